@@ -1,0 +1,30 @@
+"""hfft: one strict recipe fine-tunes a pretrained vision or text model. The public API, imported when first used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hfft.check import check
+    from hfft.pipeline import finetune
+    from hfft.predict import Result, load
+    from hfft.recipe import Recipe
+    from hfft.tasks.base import Task
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "finetune": "hfft.pipeline",
+    "load": "hfft.predict",
+    "Result": "hfft.predict",
+    "check": "hfft.check",
+    "Recipe": "hfft.recipe",
+    "Task": "hfft.tasks.base",
+}
+
+__all__ = ["Recipe", "Result", "Task", "__version__", "check", "finetune", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hfft' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

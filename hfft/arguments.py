@@ -1,0 +1,67 @@
+"""TrainingArguments from the recipe's `train`: hfft's defaults first, then the part's, then what the recipe says."""
+
+import sys
+from typing import Any
+
+import torch
+from transformers import Seq2SeqTrainingArguments
+
+from hfft import lookup
+from hfft.messages import InputError, announce
+
+# Ours, because they decide what a person gets; each can be set in `train`.
+DEFAULTS: dict[str, Any] = {"logging_steps": 50, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True}
+# Not the recipe's to set: the one Trainer relies on them.
+FIXED: dict[str, Any] = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "push_to_hub": False}
+OURS = ("early_stopping_patience", "early_stopping_threshold")
+
+
+def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
+    """The arguments of this run. Raises InputError with TrainingArguments' own words for what it refuses."""
+    asked = {key: value for key, value in (recipe.train or {}).items() if key not in OURS}
+    chosen = {**DEFAULTS, **_by_parts(recipe, asked), **_rhythm(asked), **task.trainer_args}
+    chosen |= {"metric_for_best_model": task.best_metric, "greater_is_better": True}
+    if (asked.get("bf16") or asked.get("bf16_full_eval")) and not torch.cuda.is_available():
+        chosen["use_cpu"] = True
+    told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}
+    announce("train: " + ", ".join(f"{key} {value}" for key, value in told.items()) + " (defaults; set them in train)")
+    try:
+        return Seq2SeqTrainingArguments(**{**chosen, **asked, **FIXED})
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise InputError(f"{recipe.where('train')}: {str(error).splitlines()[0]}") from error
+
+
+def early_stopping(recipe) -> dict[str, Any] | None:
+    """What EarlyStoppingCallback takes, or None."""
+    train = recipe.train or {}
+    found = {key: train[key] for key in OURS if key in train}
+    return found if "early_stopping_patience" in found else None
+
+
+def _by_parts(recipe, asked: dict[str, Any]) -> dict[str, Any]:
+    """The last tuning part's own defaults: a learning rate that suits the method."""
+    found: dict[str, Any] = {}
+    for part in recipe.tuning:
+        module = sys.modules[lookup.find("tuning", part.name).__module__]
+        if hasattr(module, "train_defaults"):
+            found |= module.train_defaults(**part.options)
+            method = part.options.get("peft_type", part.name)
+            for key in found.keys() - asked.keys():
+                announce(f"{key} {found[key]} (default for {method}; set train.{key})")
+    if not recipe.tuning and "learning_rate" not in asked:
+        announce("learning_rate 5e-5 (default for full fine-tuning; set train.learning_rate)")
+    return found
+
+
+def _rhythm(asked: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate and save at the same beat, and keep the best, unless the recipe says otherwise."""
+    beat = asked.get("eval_strategy", asked.get("save_strategy", "epoch"))
+    beat = "epoch" if beat in ("no", "best") else beat
+    rhythm: dict[str, Any] = {"eval_strategy": beat, "save_strategy": beat}
+    steps = asked.get("eval_steps", asked.get("save_steps"))
+    if beat == "steps" and steps is not None:
+        rhythm |= {"eval_steps": steps, "save_steps": steps}
+    merged = {**rhythm, **asked}
+    same = merged["eval_strategy"] == merged["save_strategy"] or merged["save_strategy"] == "best"
+    rhythm["load_best_model_at_end"] = bool(same and merged["eval_strategy"] != "no")
+    return rhythm

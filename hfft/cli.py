@@ -1,0 +1,230 @@
+"""hfft train|check|eval|predict|export|schema|list: one thin function each, over the Python API."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hfft import __version__, lookup
+from hfft.messages import HfftError, InputError, MachineError, logger, speak
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 2 input, 3 machine, 4 checkpoint, 5 Hub, 70 our bug, 75 stopped."""
+    speak()
+    try:
+        args = _parsed(argv)
+    except InputError as error:
+        print(f"hfft: error: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
+        answer = args.run(args)
+    except HfftError as error:
+        if args.debug:
+            traceback.print_exc()
+        for line in error.lines:
+            print(f"hfft: error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("hfft: stopped; resume with --resume", file=sys.stderr)
+        return 75
+    except (OSError, MemoryError) as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"hfft: error: {type(error).__name__}: {error}", file=sys.stderr)
+        return MachineError.exit_code
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        print(f"hfft: error: a bug of hfft: {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
+        return 70
+    if args.json and answer is not None:
+        print(json.dumps(answer, ensure_ascii=False, default=str))
+    return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with hfft's one-line errors."""
+
+    def error(self, message: str):
+        """Usage mistakes end like all others."""
+        raise InputError(f"command line: {message}; {self.prog} --help shows what there is")
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    """key=value words may stand anywhere among the options, which argparse alone does not allow."""
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    extra = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(extra) < len(rest) or (extra and not hasattr(args, "overrides")):
+        top.error(f"unknown argument {next(word for word in rest if word not in extra or not hasattr(args, 'overrides'))!r}")
+    if extra:
+        args.overrides = [*args.overrides, *extra]
+    return args
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = Parser(prog="hfft", description=__doc__)
+    top.add_argument("--version", action="version", version=f"hfft {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, add in COMMANDS:
+        sub = commands.add_parser(name, help=(run.__doc__ or "").split("\n")[0], description=run.__doc__)
+        add(sub)
+        sub.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(run=run)
+    return top
+
+
+def train(args) -> dict[str, Any]:
+    """Fine-tune as the recipe says and leave the run in train.output_dir."""
+    recipe = _recipe(args)
+    from hfft.pipeline import finetune
+
+    _quiet()
+    result = finetune(recipe, resume=args.resume, overwrite=args.overwrite)
+    return {"folder": str(result.folder), **result.metrics}
+
+
+def check(args) -> dict[str, Any]:
+    """Find every mistake of recipe, data, model and machine, without training."""
+    recipe = _recipe(args)
+    from hfft.preflight import check as check_recipe
+
+    _quiet()
+    return check_recipe(recipe)
+
+
+def evaluate(args) -> dict[str, Any]:
+    """Metrics of a finished run, on its own evaluation split or on new data."""
+    from hfft.evaluation import of_run
+
+    _quiet()
+    found = of_run(args.folder, data=args.data, split=args.split)
+    if not args.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    return found
+
+
+def predict(args) -> None:
+    """Answers for new rows, one JSON line each."""
+    from hfft.predict import load
+
+    _quiet()
+    answers = load(args.folder).predict(args.input, batch_size=args.batch_size, top_k=args.top_k)
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    if args.output:
+        Path(args.output).write_text(lines, encoding="utf-8")
+    else:
+        sys.stdout.write(lines)
+
+
+def export(args) -> dict[str, Any]:
+    """One of export/ on a finished run: a merged model, another format, the Hub."""
+    from hfft.recipe import export_part
+
+    part = export_part(args.name, args.options)
+    from hfft.predict import load
+
+    _quiet()
+    result = load(args.folder)
+    path = lookup.call("export", part, result, result.folder / "exports" / part.name)
+    logger.info("written: %s", path)
+    return {"path": str(path)}
+
+
+def schema(args) -> None:
+    """The JSON Schema of a recipe, for an editor's completion."""
+    from hfft.recipe import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def listing(args) -> dict[str, Any] | None:
+    """Every part with its first sentence."""
+    kinds = [args.kind] if args.kind else list(lookup.KINDS)
+    found = {kind: {name: lookup.summary(kind, name) for name in lookup.names(kind)} for kind in kinds}
+    if not args.json:
+        for kind, parts in found.items():
+            print(kind)
+            for name, summary in parts.items():
+                print(f"  {name:<22} {summary}")
+    return found
+
+
+def _quiet() -> None:
+    """Our lines instead of the libraries' bars and reports, which say the same at more length."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+
+
+def _recipe(args):
+    from hfft.recipe import Recipe
+
+    return Recipe.read(args.recipe, args.overrides, trust_code=args.trust_code)
+
+
+def _takes_recipe(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("recipe", help="a recipe's YAML file")
+    sub.add_argument("overrides", nargs="*", metavar="key.path=value", help="override one value of the recipe")
+    sub.add_argument("--trust-code", action="store_true", help="allow the recipe's own .py parts and evaluate: metrics")
+
+
+def _takes_train(sub: argparse.ArgumentParser) -> None:
+    _takes_recipe(sub)
+    sub.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
+    sub.add_argument("--overwrite", action="store_true", help="empty train.output_dir first, if it is a run")
+
+
+def _takes_eval(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run")
+    sub.add_argument("--data", help="other data than the run's: a file or folder with the recipe's columns")
+    sub.add_argument("--split", help="a split of the data (default: the run's evaluation split)")
+
+
+def _takes_predict(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run")
+    sub.add_argument("input", metavar="INPUT", help="csv, jsonl, parquet, text, an image, a folder of images, or -")
+    sub.add_argument("--output", help="a file instead of stdout")
+    sub.add_argument("--top-k", type=_positive, help="only the k best of `scores`")
+    sub.add_argument("--batch-size", type=_positive, default=32)
+
+
+def _takes_export(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run")
+    sub.add_argument("name", help="a part of export/: " + ", ".join(lookup.names("export")))
+    sub.add_argument("options", nargs="*", metavar="key=value")
+
+
+def _takes_kind(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("kind", nargs="?", choices=lookup.KINDS)
+
+
+def _takes_nothing(sub: argparse.ArgumentParser) -> None:
+    """No arguments of its own."""
+
+
+def _positive(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+COMMANDS: list[tuple[str, Callable, Callable[[argparse.ArgumentParser], None]]] = [
+    ("train", train, _takes_train),
+    ("check", check, _takes_recipe),
+    ("eval", evaluate, _takes_eval),
+    ("predict", predict, _takes_predict),
+    ("export", export, _takes_export),
+    ("schema", schema, _takes_nothing),
+    ("list", listing, _takes_kind),
+]

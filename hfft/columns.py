@@ -1,0 +1,232 @@
+"""Columns: which of the data set's columns is which of the task's, and what each must hold.
+
+One function per canonical name says what its cells must be (`RULES`); it gives the column in its final form and a
+problem for each row that does not fit. Labels need all splits at once and are in `labels.py`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hfft import pictures
+from hfft.lookup import hint
+from hfft.messages import InputError, announce, warn
+from hfft.source import Problem, Source, plural, shown
+
+COMMON = {
+    "text": "text sentence review content question title description body message comment tweet query document",
+    "image": "image img picture photo file filename file_name image_path path filepath",
+    "label": "label labels target category class intent classes class_name sentiment topic emotion",
+}
+PAIRS = (
+    ("text", "text_pair"),
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("premise", "hypothesis"),
+    ("question", "sentence"),
+    ("question", "passage"),
+)
+LONG_TEXT = 1_000_000  # characters
+
+
+def choose(data: Any, wanted: Sequence[str], source: Source) -> dict[str, list[str]]:
+    """Canonical name -> the data set's column(s): as data.columns says, else where there is exactly one candidate.
+
+    `wanted` are the task's columns; a trailing "?" marks one that may be absent.
+    """
+    known = [name.rstrip("?") for name in wanted]
+    for name in data.columns:
+        if name not in known:
+            raise InputError(
+                f"data.columns.{name}: the task has no such column.{hint(name, known)} It has {', '.join(known)}"
+            )
+    chosen = {name: given(data.columns[name], name, source) for name in known if name in data.columns}
+    found = the_pair(source, chosen) if "text_pair" in known else {}
+    for name in sorted(
+        (name.rstrip("?") for name in wanted if not name.endswith("?")), key=lambda name: name != "label"
+    ):
+        if name not in chosen and name not in found:
+            found[name] = [
+                find(name, source, {part for parts in (*chosen.values(), *found.values()) for part in parts})
+            ]
+    if any(parts != [name] for name, parts in found.items()):
+        listed = ", ".join(f"{name} is '{parts[0]}'" for name, parts in found.items())
+        announce(f"columns: {listed} (the only candidates; set data.columns)")
+    chosen.update(found)
+    for name, parts in chosen.items():
+        if len(parts) > 1:
+            announce(f"columns: {name} is {' + '.join(parts)}, joined with {data.join!r} (set data.join)")
+    return {name: chosen[name] for name in known if name in chosen}
+
+
+def given(columns: str | list[str], name: str, source: Source) -> list[str]:
+    """The columns that the recipe names, which must be there."""
+    parts = [columns] if isinstance(columns, str) else list(columns)
+    if not parts:
+        raise InputError(f"data.columns.{name}: names no column; write one of {listing(source)}")
+    if len(parts) > 1 and name not in ("text", "text_pair"):
+        raise InputError(f"data.columns.{name}: only texts can be joined; name one column")
+    for part in parts:
+        if part not in source.columns:
+            where = source.files[source.file_ids[0]].name if source.files[0].unit else "the folder"
+            raise InputError(
+                f"data.columns.{name}: {where} has no column '{part}'.{hint(part, list(source.columns))} "
+                f"It has {listing(source)}.{source.hint}"
+            )
+    return parts
+
+
+def the_pair(source: Source, chosen: dict) -> dict[str, list[str]]:
+    """Both columns of a text pair, when neither is given and exactly one well-known pair is there."""
+    if "text" in chosen or "text_pair" in chosen:
+        return {}
+    lower = {name.lower(): name for name in source.columns}
+    found = [(lower[a], lower[b]) for a, b in PAIRS if a in lower and b in lower]
+    return {"text": [found[0][0]], "text_pair": [found[0][1]]} if len(found) == 1 else {}
+
+
+def find(name: str, source: Source, used: set[str]) -> str:
+    """The one candidate for a canonical column: its own name, one common name, one of its type, or the last one left."""
+    free = [column for column in source.columns if column not in used]
+    if name in free:
+        return name
+    common = COMMON.get(name, name).split()
+    for candidates in (
+        [column for column in free if column.lower() in common],
+        [column for column in free if is_typed(name, source, column)],
+        free,
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates and (candidates is not free):
+            break
+    where = source.files[source.file_ids[0]].name if source.files[0].unit else "the folder"
+    several = f"{len(candidates)} could be ({', '.join(candidates)})" if len(candidates) > 1 else "none is left"
+    raise InputError(
+        f"data.columns: which column of {where} is the {name}? {several}; write data.columns: {{{name}: …}}, "
+        f"one of {listing(source)}.{source.hint}"
+    )
+
+
+def is_typed(name: str, source: Source, column: str) -> bool:
+    """Whether a column's type alone makes it a candidate."""
+    feature = type(source.features.get(column)).__name__
+    values = source.columns[column]
+    first = next((value for value in values[:100] if value is not None), None)
+    first = first.as_py() if hasattr(first, "as_py") else first
+    if name in ("text", "text_pair"):
+        return isinstance(first, str) and feature != "ClassLabel"
+    if name == "image":
+        return feature == "Image" or isinstance(first, bytes) or hasattr(first, "getexif")
+    return name == "label" and feature == "ClassLabel"
+
+
+def listing(source: Source) -> str:
+    """The columns' names, the first thirty."""
+    names = list(source.columns)
+    return ", ".join(names[:30]) + (f" … ({len(names)} columns)" if len(names) > 30 else "")
+
+
+def pick(source: Source, chosen: dict[str, list[str]], split: str, like: str) -> Source:
+    """The canonical columns only. A column that this split lacks is named, with the split that has it."""
+    columns: dict[str, Any] = {}
+    for name, parts in chosen.items():
+        for part in parts:
+            if part not in source.columns:
+                raise InputError(
+                    f"split '{split}' has no column '{part}', which '{like}' has; it has {listing(source)}. "
+                    "Give all splits the same columns"
+                )
+        columns[name] = source.columns[parts[0]] if len(parts) == 1 else [source.values(part) for part in parts]
+    features = {name: source.features[parts[0]] for name, parts in chosen.items() if parts[0] in source.features}
+    origin = {name: "\n".join(parts) for name, parts in chosen.items()}
+    return dataclasses.replace(source, columns=columns, features=features, origin=origin)
+
+
+def text(source: Source, column: str, join: str) -> list[Problem]:
+    """Every text is a string that holds more than blanks; of joined columns, at least one part does."""
+    values = source.columns[column]
+    if isinstance(values, list) and values and "\n" in source.origin[column]:
+        return joined_text(source, column, join)
+    values = source.values(column)
+    problems = [
+        Problem(i, column, value, *what_of_text(value))
+        for i, value in enumerate(values)
+        if type(value) is not str or not value or value.isspace() or not is_unicode(value)
+    ]
+    for problem in problems:
+        values[problem.position] = None
+    longest = max((len(value) for value in values if value is not None), default=0)
+    if longest > LONG_TEXT:
+        i = next(i for i, value in enumerate(values) if value is not None and len(value) == longest)
+        warn(f"{source.where(i)}: a text of {longest:,} characters; is it one row?")
+    source.columns[column] = values
+    return problems
+
+
+def joined_text(source: Source, column: str, join: str) -> list[Problem]:
+    """Several columns as one text; empty parts are left out."""
+    parts, problems, texts = source.columns[column], [], []
+    partial = 0
+    for i, cells in enumerate(zip(*parts, strict=True)):
+        wrong = next((cell for cell in cells if cell is not None and not isinstance(cell, str)), None)
+        full = [cell for cell in cells if isinstance(cell, str) and cell and not cell.isspace()]
+        joined = join.join(full) if full and wrong is None else wrong
+        if type(joined) is not str or not is_unicode(joined):
+            problems.append(Problem(i, column, joined, *what_of_text(joined)))
+            joined = None
+        partial += len(full) < len(cells) and joined is not None
+        texts.append(joined)
+    if partial:
+        announce(
+            f"{source.files[source.file_ids[0]].name}: {plural(partial, 'row')} with an empty part, joined from the others"
+        )
+    source.columns[column] = texts
+    return problems
+
+
+def is_unicode(value: str) -> bool:
+    """Whether a string can be written as UTF-8 (half a surrogate pair cannot)."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def what_of_text(value: Any) -> tuple[str, str]:
+    """(what is wrong with a text, what to do)."""
+    skip = "or set data.on_bad_row: skip"
+    if value is None or value == "" or (isinstance(value, float) and value != value):
+        return "is empty", f"write a text, {skip}"
+    if isinstance(value, str):
+        if value.isspace():
+            return "holds only blanks", f"write a text, {skip}"
+        return "holds half a surrogate pair, which is no character", f"repair it, {skip}"
+    kind = {int: "number", float: "number", bool: "true or false", list: "list", dict: "object"}.get(
+        type(value), type(value).__name__
+    )
+    return f"is {shown(value)} ({kind}), no text", f"write it as a string, {skip}"
+
+
+def image(source: Source, column: str, join: str) -> list[Problem]:
+    """Every picture is bytes or a file that is there, below the data's folder."""
+    source.columns[column], problems = pictures.to_cells(source, column)
+    return problems
+
+
+def other(source: Source, column: str, join: str) -> list[Problem]:
+    """A column without a rule of its own: it may not be null."""
+    return [
+        Problem(i, column, None, "is empty", "write a value")
+        for i, value in enumerate(source.values(column))
+        if value is None
+    ]
+
+
+RULES: dict[str, Callable[[Source, str, str], list[Problem]]] = {"text": text, "text_pair": text, "image": image}

@@ -1,0 +1,187 @@
+"""The rows that a run trains and is judged on: splits, canonical columns, bad rows, the held-out split, filters.
+
+`load_splits` for training and evaluation, `read_rows` for prediction. Nothing is dropped or changed in silence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from hfft import columns, fingerprint, holdout, inputs, lookup, memory, readers
+from hfft.checks import Checked, check
+from hfft.messages import InputError, announce
+from hfft.source import Source, plural
+
+CHECKED = 20_000  # pictures that are decoded before training starts
+CARVED = "held out"  # how the carved split is called among the others
+DEFAULTS = {
+    "path": None, "name": None, "revision": None, "load": {}, "columns": {}, "train": "train", "eval": None,
+    "eval_size": 0.1, "split_column": None, "labels": None, "join": " ", "on_bad_row": "error", "filters": [],
+}  # fmt: skip
+
+
+@dataclass
+class Splits:
+    """What the data became: canonical columns and "row" in every split."""
+
+    train: Any  # datasets.Dataset
+    eval: Any  # datasets.Dataset, or None
+    others: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    dropped: list[dict] = field(default_factory=list)
+
+
+def load_splits(
+    data: Any,
+    task: Any,
+    *,
+    seed: int,
+    data_in_memory: Any = None,
+    splits: Sequence[str] = (),
+    check_limit: int | None = CHECKED,
+) -> Splits:
+    """Read, check and split the data of a recipe.
+
+    `splits` are further ones to give in `others`, by name. Up to `check_limit` pictures are decoded (None: all).
+    Raises InputError with a line for each bad row (at most 20), unless data.on_bad_row is "skip".
+    """
+    data = complete(data)
+    sources = read_sources(data, task, data_in_memory)
+    train, held_out = holdout.choose_splits(data, {name: len(source) for name, source in sources.items()})
+    wanted = list(
+        dict.fromkeys(
+            [train, *([held_out] if held_out else []), *(holdout.named(name, sources, "splits") for name in splits)]
+        )
+    )
+    picked = pick_columns(data, task, {name: sources[name] for name in wanted}, train)
+    checked, classes, dropped = check(data, picked, check_limit)
+    rows_read = {name: len(source) for name, source in picked.items()}
+    if held_out is None and data.eval_size:
+        checked, held_out = carve(checked, train, data.eval_size, seed), CARVED
+    holdout.warn_of_copies({name: (part.keys, part.names) for name, part in checked.items()}, train)
+    rows = {name: to_dataset(part, classes) for name, part in checked.items()}
+    prints = {name: dataset._fingerprint for name, dataset in rows.items()}
+    rows[train], filtered = apply_filters(rows[train], data.filters)
+    report = {
+        "rows_read": rows_read,
+        "trained": len(rows[train]),
+        "dropped": len(dropped),
+        "fingerprint": fingerprint.of_splits(rows, prints),
+        "filters": filtered,
+    }
+    others = {name: rows[holdout.named(name, rows, "splits")] for name in splits}
+    return Splits(rows[train], rows.get(held_out) if held_out else None, others, report, dropped)
+
+
+def complete(data: Any) -> Any:
+    """The section with every attribute that this layer reads, also when there is none (data in memory)."""
+    return SimpleNamespace(**{key: getattr(data, key, default) for key, default in DEFAULTS.items()})
+
+
+def wants(task: Any, column: str) -> bool:
+    """Whether the task has a canonical column."""
+    return column in [name.rstrip("?") for name in task.columns]
+
+
+def read_sources(data: Any, task: Any, data_in_memory: Any) -> dict[str, Source]:
+    """Data in memory replace data.path."""
+    if data_in_memory is None:
+        sources = readers.read_splits(data, pictures=wants(task, "image"))
+    else:
+        readers.refuse_streaming(data)
+        sources = memory.read_memory(data_in_memory)
+        if data.split_column:
+            sources = readers.by_column(sources, data.split_column)
+    announce("data: " + memory.count(sources))
+    return sources
+
+
+def pick_columns(data: Any, task: Any, sources: dict[str, Source], train: str) -> dict[str, Source]:
+    """The canonical columns of every split, chosen by the training split."""
+    chosen = columns.choose(data, task.columns, sources[train])
+    return {name: columns.pick(source, chosen, name, train) for name, source in sources.items()}
+
+
+def carve(checked: dict[str, Checked], train: str, share: float, seed: int) -> dict[str, Checked]:
+    """Take the held-out split from the training rows."""
+    part = checked[train]
+    chosen = holdout.carve(part.keys, part.names, share, seed)
+    announce(
+        f"eval: {plural(len(chosen), 'row')} of {len(part.source):,} held out of '{train}'"
+        f"{', a share of each class' if part.names else ''}, seed {seed} (no eval split; set data.eval or data.eval_size)"
+    )
+    rest = np.setdiff1d(np.arange(len(part.source)), chosen)
+    return {**checked, train: part.take(rest), CARVED: part.take(chosen)}
+
+
+def to_dataset(part: Checked, classes: list[str] | None) -> Any:
+    """Canonical columns and "row" as a datasets.Dataset, its fingerprint made of its content."""
+    import pyarrow as pa
+    from datasets import ClassLabel, Dataset, DatasetInfo, Features, Image, Value
+
+    arrays: dict[str, Any] = {}
+    known: dict[str, Any] = {"row": Value("int64")}
+    for name, values in part.source.columns.items():
+        if name == "label" and part.names is not None and classes is not None:
+            ids = {label: i for i, label in enumerate(classes)}
+            arrays[name], known[name] = (
+                pa.array([ids[label] for label in part.names], pa.int64()),
+                ClassLabel(names=classes),
+            )
+        elif name == "image":
+            arrays[name], known[name] = values, Image(decode=False)
+        elif name in ("text", "text_pair"):
+            arrays[name], known[name] = strings(values), Value("string")
+        else:
+            arrays[name] = pa.array(values) if isinstance(values, list) else values
+            known.update({name: part.source.features[name]} if name in part.source.features else {})
+    arrays["row"] = pa.array(part.source.index, pa.int64())
+    table = pa.table(arrays)
+    features = Features({**Features.from_arrow_schema(table.schema.remove_metadata()), **known})
+    print_of_rows = fingerprint.of_rows(part.source, part.names, part.keys, classes)
+    return Dataset(table, info=DatasetInfo(features=features), fingerprint=print_of_rows)
+
+
+def strings(values: list[str]) -> Any:
+    """Texts as arrow strings, in blocks, for one block holds 2 GB at most."""
+    import pyarrow as pa
+
+    blocks = [pa.array(values[start : start + 10_000], pa.string()) for start in range(0, len(values), 10_000)]
+    return pa.chunked_array(blocks, pa.string())
+
+
+def apply_filters(rows: Any, filters: list) -> tuple[Any, dict[str, int]]:
+    """The recipe's filters in order, on the training split; what each dropped is announced and counted."""
+    dropped: dict[str, int] = {}
+    for part in filters:
+        before = len(rows)
+        rows = lookup.call("filters", part, rows)
+        dropped[part.name] = dropped.get(part.name, 0) + before - len(rows)
+        if not len(rows):
+            raise InputError(f"data.filters: {part.name} left no row to train on; loosen its options")
+    return rows, dropped
+
+
+def read_rows(
+    path_or_memory: Any, task: Any, data: Any = None, need_truth: bool = False, *, label_names: list[str] | None = None
+) -> Any:
+    """Rows to predict: a file, a folder, one picture, "-" (JSON lines on stdin), or rows in memory -> canonical columns, "row".
+
+    Without `need_truth` no label is read. With it the column "label" holds class names as text, or, when `label_names`
+    are given, their ClassLabel, and a label that is none of them stops.
+    """
+    data = complete(data)
+    data.train, data.eval, data.split_column = "train", None, None
+    source = inputs.read_inputs(path_or_memory, task, data)
+    wanted = [name for name in task.columns if need_truth or name.rstrip("?") != "label"]
+    data.columns = inputs.mapping(data.columns, wanted, source)
+    split = "input"
+    picked = {split: columns.pick(source, columns.choose(data, wanted, source), split, split)}
+    if need_truth and label_names:
+        data.labels = list(label_names)
+    data.on_bad_row = "error"
+    checked, classes = inputs.check_inputs(data, picked, need_truth, label_names)
+    return to_dataset(checked, classes)

@@ -1,0 +1,127 @@
+"""Pictures: one stated way from any file or array to RGB, and the checkpoint's own preprocessing.
+
+The policy, the same in training and in `predict`: EXIF orientation applied; 16-bit gray scaled by 1/257 (65535 -> 255);
+float pictures in 0..1 scaled by 255; transparency composited on white; palette, gray, 1-bit and CMYK converted by
+Pillow; of an animation the first frame.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hfft.messages import InputError, announce
+
+MAX_PIXELS = 100_000_000
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An 8-bit RGB picture by the policy above. Raises InputError for float values outside 0..255."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if image.mode == "F" and high <= 1:
+        values = values * 255
+    elif high > 255:
+        values = values / 257
+    if low < 0 or high > 65535:
+        raise InputError(f"picture of mode {image.mode} has values {low:g} to {high:g}; write it with 8 or 16 bits")
+    return Image.fromarray(np.round(values).astype(np.uint8), mode="L")
+
+
+def open_rgb(value: Any) -> Image.Image:
+    """RGB picture from a PIL image, a path, bytes, {bytes, path}, or an array (height, width[, channels])."""
+    if isinstance(value, dict):
+        value = value["bytes"] if value.get("bytes") is not None else value["path"]
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, np.ndarray):
+        return to_rgb(_from_array(value))
+    if isinstance(value, bytes | bytearray):
+        value = io.BytesIO(value)
+    elif not isinstance(value, str | Path):
+        raise InputError(f"a picture is a path, bytes, a PIL image or an array, not {type(value).__name__}")
+    with Image.open(value) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"picture of {image.width}x{image.height} pixels; at most {MAX_PIXELS:,} are decoded")
+        image.load()
+        return to_rgb(image)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        raise InputError(f"an array picture has the shape (height, width[, 3 or 4]), not {array.shape}")
+    if array.dtype.kind == "f" and array.size and array.max() <= 1:
+        array = np.round(array * 255)
+    return Image.fromarray(array if array.dtype == np.uint16 else array.astype(np.uint8))
+
+
+def load_processor(model, config, *, crop: bool):
+    """The checkpoint's image processor, or a plain one for a model made from a config.
+
+    `model` is the recipe's section (`.name`, `.revision`, `.image_size`); `crop=False` squeezes the whole picture to the
+    input size instead of the checkpoint's centre crop. Both end up in the saved processor, so `predict` does the same.
+    """
+    from transformers import AutoImageProcessor, ViTImageProcessor
+
+    if model.name is None:
+        size = model.image_size or _square(config.image_size)
+        announce(f"pictures: squeezed to {size}x{size}, mean 0.5, deviation 0.5 (no checkpoint to follow)")
+        return ViTImageProcessor(size={"height": size, "width": size})
+    try:
+        processor = AutoImageProcessor.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"model {model.name!r}: no image processor can be loaded ({str(error).splitlines()[0]}); "
+            "the folder needs preprocessor_config.json, or pretrained_cfg in a timm config.json"
+        ) from error
+    if crop and model.image_size is None:
+        return processor
+    if hasattr(processor, "data_config"):
+        return _resized_timm(processor, config, model.image_size, crop)
+    return _resized(processor, model.image_size, crop)
+
+
+def _square(size) -> int:
+    return size if isinstance(size, int) else size[0]
+
+
+def _resized(processor, size: int | None, crop: bool):
+    old = dict(processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size)
+    height = size or old.get("height") or old.get("shortest_edge")
+    width = size or old.get("width") or old.get("shortest_edge")
+    if crop and getattr(processor, "do_center_crop", False):
+        edge = dict(processor.size).get("shortest_edge") or height
+        grown = round(edge * height / (old.get("height") or edge))
+        return type(processor).from_dict(
+            {**processor.to_dict(), "crop_size": {"height": height, "width": width}, "size": {"shortest_edge": grown}}
+        )
+    squeezed = {"size": {"height": height, "width": width}, "do_center_crop": False}
+    return type(processor).from_dict({**processor.to_dict(), **squeezed})
+
+
+def _resized_timm(processor, config, size: int | None, crop: bool):
+    changes: dict[str, Any] = {} if crop else {"crop_pct": 1.0, "crop_mode": "squash"}
+    if size:
+        changes["input_size"] = [3, size, size]
+    config.pretrained_cfg = {**config.pretrained_cfg, **changes}
+    return type(processor)(pretrained_cfg=config.pretrained_cfg, architecture=config.architecture)
+
+
+def pixels(processor, images: list[Image.Image]):
+    """float32 tensor (batch, channels, height, width), normalised as the processor says."""
+    return processor(images, return_tensors="pt")["pixel_values"]

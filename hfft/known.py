@@ -1,0 +1,105 @@
+"""Known: the sections of a recipe, the keys that each takes with their types, and the check of a mapping by them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_type_hints
+
+from annotated_types import Ge, Gt, Lt
+
+from hfft import lookup, rules, schema, values
+from hfft.lookup import Part
+from hfft.positions import Path_, Source, kind_of
+
+VERSION = 1
+TOP = ("version", "task", "model", "data", "tuning", "objectives", "metrics", "train", "export")
+SPLITS = ("train", "eval", "validation", "valid", "val", "dev", "test")  # usual names; one letter off is a typo
+
+
+@dataclass(kw_only=True)
+class ModelSection:
+    """What to start from: `name` (a Hub id or folder, `config` changes attributes), or only `config` (random weights).
+
+    `options` are from_pretrained's own keys, written beside the others in a recipe.
+    """
+
+    name: str | None = None
+    config: dict[str, Any] | str | None = None
+    revision: str | None = None
+    tokenizer: str | None = None
+    image_size: Annotated[int, Ge(1)] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class DataSection:
+    """Where the rows are and what their columns are called. `eval_size` below 1 is a share, else a number of rows."""
+
+    path: str | dict[str, str | list[str]] | list[str] | None = None
+    name: str | None = None
+    revision: str | None = None
+    load: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, str | list[str]] = field(default_factory=dict)
+    train: str = "train"
+    eval: str | None = None
+    eval_size: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.1
+    split_column: str | None = None
+    labels: dict[str, str] | list[str] | None = None
+    join: str = " "
+    on_bad_row: Literal["error", "skip"] = "error"
+    filters: list[Part] = field(default_factory=list)
+    augment: list[Part] = field(default_factory=list)
+
+
+MODEL = get_type_hints(ModelSection, include_extras=True)
+DATA = get_type_hints(DataSection, include_extras=True)
+del MODEL["options"]
+
+
+def model_known() -> dict[str, Any]:
+    """Key -> type of everything that `model` takes."""
+    return {name: schema.to_type(option.annotation) for name, option in schema.model_keys().items()} | MODEL
+
+
+def train_known() -> dict[str, Any]:
+    """Key -> type of everything that `train` takes."""
+    fields = {name: option for name, option in schema.train_fields().items() if name not in rules.REFUSED}
+    return {name: values.train_type(name, option) for name, option in {**fields, **rules.EXTRA_TRAIN}.items()}
+
+
+def peft_known(peft_type: str) -> dict[str, Any]:
+    """Key -> type of everything that the PeftConfig of a peft_type takes from a recipe."""
+    fields = {name: option for name, option in schema.peft_fields(peft_type).items() if name not in rules.REFUSED_PEFT}
+    return {name: values.peft_type(name, option) for name, option in fields.items()}
+
+
+def load_known(path: Any = None) -> dict[str, Any]:
+    """Key -> type of everything that `data.load` takes: of the libraries' readers, or of hfft's own for `sklearn:`."""
+    own = isinstance(path, str) and path.startswith("sklearn:")
+    found = lookup.arguments(lookup.function(lookup.PACKAGE / "embedded.py", "read")) if own else schema.load_keys()
+    return {name: schema.to_type(option.annotation) for name, option in found.items()}
+
+
+def homes() -> dict[str, list[str]]:
+    """Section -> its keys, to say where a misplaced key belongs."""
+    found: dict[str, list[str]] = {
+        "": list(TOP),
+        "data": list(DATA),
+        "train": list(train_known()),
+        "model": list(MODEL),
+    }
+    found["model"] += list(schema.model_keys())
+    found["tuning.peft"] = list(peft_known("LORA"))
+    return {**found, "data.load": list(load_known())}
+
+
+def check_keys(source: Source, path: Path_, known: Mapping[str, Any], told: Mapping[str, str] | None = None) -> dict:
+    """The mapping at `path`; notes its unknown keys and the values that do not fit. {} if it is no mapping."""
+    given = rules.value_at(source.data, path)
+    if not isinstance(given, dict):
+        source.add(path, f"expected a mapping (key: value), got {kind_of(given)}")
+        return {}
+    rules.unknown_keys(source, path, known, told or {}, homes)
+    for key, value in given.items():
+        if key in known and known[key] is not None:
+            values.check(source, (*path, key), value, known[key])
+    return given

@@ -1,0 +1,222 @@
+"""The label column: every value as a class name, what cannot be one, and the order of the names."""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from typing import Any
+
+from hfft.lookup import hint
+from hfft.messages import InputError, announce, warn
+from hfft.source import Problem, Source, plural, shown
+
+WRITE = "write a class, or set data.on_bad_row: skip"
+NO_LABEL = {"-1": "is -1, which means 'no label' in test sets", "-100": "is -100, which the loss ignores"}
+
+
+def read_names(source: Source) -> tuple[list[str | None], list[Problem]]:
+    """The class name of every row (None where there is none) and a problem for each row without."""
+    feature = source.features.get("label")
+    class_names = getattr(feature, "names", None)
+    known: dict[Any, tuple[str | None, str]] = {}
+    names: list[str | None] = []
+    problems = []
+    values = source.values("label")
+    for i, value in enumerate(values):
+        key = (type(value), value) if isinstance(value, str | int | float | bool | None) else (type(value), None)
+        if key not in known:
+            known[key] = of_class(value, class_names) if class_names else name_of(value)
+        name, what = known[key]
+        names.append(name)
+        if name is None:
+            problems.append(Problem(i, "label", value, what, remedy(what)))
+    problems += strangers(values, names) if not class_names else []
+    return names, problems
+
+
+def remedy(what: str) -> str:
+    """What to write instead of a value that is no class."""
+    if "decimal point" in what:
+        return "cast the column to integers or text"
+    if "decimals" in what:
+        return "this task needs classes; a number to predict is another task (regression)"
+    return "one class a row is needed here; several are another task" if "several" in what else WRITE
+
+
+def name_of(value: Any) -> tuple[str | None, str]:
+    """(class name, "") of a raw value, or (None, what is wrong)."""
+    if (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    ):
+        return None, "is empty"
+    if isinstance(value, bool):
+        return str(value).lower(), ""
+    if isinstance(value, str | int):
+        name = str(value)
+        return (None, NO_LABEL[name]) if name in NO_LABEL else (name, "")
+    if isinstance(value, float):
+        kind = "a decimal point" if value.is_integer() else "decimals"
+        return None, f"is the number {value!r} with {kind}, no class"
+    if isinstance(value, list | tuple):
+        return None, "is a list of several labels"
+    return None, f"is of type {type(value).__name__}, no class"
+
+
+def of_class(value: Any, class_names: list[str]) -> tuple[str | None, str]:
+    """The name of a ClassLabel's id."""
+    if value is None:
+        return None, "is empty"
+    if str(value) in NO_LABEL:
+        return None, NO_LABEL[str(value)]
+    if not isinstance(value, int) or not 0 <= value < len(class_names):
+        return None, f"is {value!r}, outside the {len(class_names)} classes of its ClassLabel"
+    return class_names[value], ""
+
+
+def strangers(values: list, names: list[str | None]) -> list[Problem]:
+    """Rows whose label is of another type than most: text among numbers, true among text."""
+    kinds = Counter(type(value) for value, name in zip(values, names, strict=True) if name is not None)
+    if len(kinds) < 2:
+        return []
+    usual = kinds.most_common(1)[0][0]
+    called = {str: "text", int: "integers", bool: "true or false"}
+    what = f"though most labels are {called.get(usual, usual.__name__)}"
+    found = []
+    for i, (value, name) in enumerate(zip(values, names, strict=True)):
+        if name is not None and type(value) is not usual:
+            found.append(Problem(i, "label", value, f"is {shown(value)}, {what}", "write all labels in one type"))
+            names[i] = None
+    return found
+
+
+def refuse_numbers(source: Source, names: list[str | None]) -> None:
+    """Stop where the whole column is numbers to predict, not classes: one line instead of one a row."""
+    values = source.values("label")
+    decimals = [i for i, value in enumerate(values) if isinstance(value, float) and not math.isnan(value)]
+    if decimals and not any(isinstance(value, float) and not value.is_integer() for value in values):
+        line = f"is the number {values[decimals[0]]!r} with a decimal point ({plural(len(decimals), 'row')} so)"
+        raise InputError(Problem(decimals[0], "label", None, line, "cast the column to integers or text").line(source))
+    if not decimals:
+        texts = {name for name in names if name is not None}
+        if not texts or not all(re.fullmatch(r"[-+]?\d*\.?\d+([eE][-+]?\d+)?", text) for text in texts):
+            return
+        fractions = {text for text in texts if not float(text).is_integer()}
+        decimals = [i for i, name in enumerate(names) if name in fractions]
+        if not decimals:
+            return
+    what = f"is {shown(values[decimals[0]])}, a number with decimals ({plural(len(decimals), 'row')} so)"
+    raise InputError(Problem(decimals[0], "label", None, what, remedy(what)).line(source))
+
+
+def mark_spellings(
+    sources: dict[str, Source], splits: dict[str, list[str | None]], problems: dict[str, list[Problem]]
+) -> None:
+    """Rows with a rarer spelling of a label, over all splits: "Pos", " pos" and "pos" are one label, not three."""
+    counts = Counter(name for names in splits.values() for name in names if name is not None)
+    groups: dict[str, list[str]] = {}
+    for name in counts:
+        groups.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), []).append(name)
+    usual: dict[str, str] = {}
+    for group in groups.values():
+        first, *rest = sorted(group, key=lambda name: (-counts[name], name != name.strip(), name))
+        usual.update(dict.fromkeys(rest, first))
+    if not usual:
+        return
+    for split, names in splits.items():
+        for i, name in enumerate(names):
+            if name in usual:
+                first = usual[name]
+                what = f"{name!r} is another spelling of {first!r} ({plural(counts[name], 'row')} against {counts[first]:,})"
+                problems[split].append(
+                    Problem(i, "label", name, what, f"write {first!r}, or data.labels: {{{name!r}: {first!r}}}")
+                )
+                names[i] = None
+
+
+def mark_unknown(source: Source, names: list[str | None], ordered: list[str], known_from: str) -> list[Problem]:
+    """Rows whose label is none of the classes."""
+    classes, found = set(ordered), []
+    for i, name in enumerate(names):
+        if name is not None and name not in classes:
+            near = hint(name, ordered).strip()
+            found.append(Problem(i, "label", name, f"{name!r} is not among the classes of {known_from}", near or WRITE))
+            names[i] = None
+    return found
+
+
+def warn_of_absent(names: list[str | None], train_names: list[str | None], split: str) -> None:
+    """Classes that training has and a split lacks: their scores cannot be measured on it."""
+    absent = sorted({name for name in train_names if name is not None} - set(names))
+    if absent:
+        warn(f"{split}: {listing('class', absent)} of train without rows here, so not measured")
+
+
+def order(names: list[str | None], class_names: list[str] | None, labels: Any) -> list[str]:
+    """The classes in a stable order: as data.labels or the ClassLabel has them, else by number, else sorted."""
+    present = {name for name in names if name is not None}
+    rename = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+    if isinstance(labels, list):
+        ordered = [str(label) for label in labels]
+        double = next((label for label in ordered if ordered.count(label) > 1), None)
+        if double is not None:
+            raise InputError(f"data.labels: '{double}' stands twice; name every class once")
+    elif class_names:
+        ordered = list(dict.fromkeys(rename.get(name, name) for name in class_names))
+    elif rename and present <= set(rename.values()):
+        ordered = [name for name in dict.fromkeys(rename.values()) if name in present]
+    elif all(re.fullmatch(r"-?\d+", name) for name in present):
+        ordered = sorted(present, key=lambda name: (int(name), name))
+    else:
+        ordered = sorted(present)
+    return ordered
+
+
+def check_rename(labels: Any, sources: list[list[str | None]]) -> dict[str, str] | None:
+    """data.labels as a rename, each key of which must occur."""
+    if not isinstance(labels, dict):
+        return None
+    rename = {str(key): str(value) for key, value in labels.items()}
+    present = {name for names in sources for name in names if name is not None}
+    for key in rename:
+        if key not in present:
+            listed = ", ".join(sorted(present)[:20])
+            raise InputError(
+                f"data.labels: no row has the label '{key}'.{hint(key, sorted(present))} There are {listed}"
+            )
+    return rename
+
+
+def check_classes(names: list[str | None], ordered: list[str], where: str) -> None:
+    """Stop on one class or as many classes as rows; warn of classes with one row or none."""
+    counts = Counter(name for name in names if name is not None)
+    rows = sum(counts.values())
+    if len(counts) == 1:
+        raise InputError(
+            f"{where}: all {plural(rows, 'row')} have the one label '{next(iter(counts))}'; a classifier needs two classes"
+        )
+    if len(counts) == rows:
+        raise InputError(
+            f"{where}: every row has a label of its own ({plural(rows, 'row')}); is data.columns.label the right column?"
+        )
+    if len(counts) > max(20, rows / 2):
+        warn(f"{where}: {len(counts):,} classes in {plural(rows, 'row')}; is data.columns.label the right column?")
+    single = [name for name in ordered if counts[name] == 1]
+    if single:
+        warn(f"{where}: {listing('class', single)} with 1 row")
+    none = [name for name in ordered if not counts[name]]
+    if none:
+        warn(f"{where}: {listing('class', none)} without rows")
+    if all(name.isdigit() for name in ordered) and [int(name) for name in ordered] != list(range(len(ordered))):
+        announce(
+            "classes, in the order of the model's outputs: "
+            + ", ".join(ordered[:20])
+            + (" …" if len(ordered) > 20 else "")
+        )
+
+
+def listing(word: str, names: list[str]) -> str:
+    """2 classes ('a', 'b'), the first ten named."""
+    many = f"{len(names)} {word}es" if len(names) != 1 else f"1 {word}"
+    return f"{many} ({', '.join(repr(name) for name in names[:10])}{' …' if len(names) > 10 else ''})"

@@ -1,0 +1,135 @@
+"""Rows that are already in memory, or that `datasets` loads: Dataset, DatasetDict, DataFrame, lists of dicts -> Source."""
+
+import os
+from typing import Any
+
+from hfft.jsonrows import from_rows
+from hfft.messages import HubError, InputError
+from hfft.source import File, Source, one_file, plural
+from hfft.tables import first_line, from_table
+
+FORMS = "a Dataset, a DatasetDict, a DataFrame, a list of dicts, or {split: one of these}"
+
+
+def read_memory(rows: Any) -> dict[str, Source]:
+    """Split -> rows; what is not split is "train"."""
+    if isinstance(rows, dict):
+        if not rows:
+            raise InputError(f"data in memory: the dict is empty; give {FORMS}")
+        if all(is_column(values) for values in rows.values()):
+            raise InputError(
+                "data in memory: a dict of columns; give datasets.Dataset.from_dict(…), or {'train': [{…}, …]}"
+            )
+        return {str(split): one_split(values, str(split)) for split, values in rows.items()}
+    return {"train": one_split(rows, "train")}
+
+
+def is_column(values: Any) -> bool:
+    """A list of plain values: no split, whose elements are dicts."""
+    return isinstance(values, list) and bool(values) and not isinstance(values[0], dict)
+
+
+def one_split(rows: Any, name: str) -> Source:
+    """The rows of one split, of any form in memory."""
+    if isinstance(rows, list | tuple):
+        if not rows:
+            raise InputError(f"{name}: there are no rows in it; give at least one")
+        source = from_rows([plain(row) for row in rows], name)
+    elif hasattr(rows, "with_format") and hasattr(rows, "num_rows"):
+        source = from_dataset(rows, name)
+    elif hasattr(rows, "with_format"):
+        raise InputError(f"{name}: an IterableDataset; streams are not read in this version, give a Dataset")
+    elif hasattr(rows, "iloc") and hasattr(rows, "columns"):
+        source = from_frame(rows, name)
+    else:
+        raise InputError(f"{name}: rows in a {type(rows).__name__} are not read; give {FORMS}")
+    return source
+
+
+def plain(row: Any) -> Any:
+    """numpy scalars as Python's own."""
+    import numpy as np
+
+    if not isinstance(row, dict):
+        return row
+    return {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
+
+
+def from_dataset(rows: Any, name: str) -> Source:
+    """A `datasets.Dataset`, its features kept."""
+    if not rows.num_rows:
+        raise InputError(f"{name}: there are no rows in it; give at least one")
+    source = from_table(rows.with_format("arrow")[:], name)
+    source.features = dict(rows.features)
+    return source
+
+
+def from_frame(frame: Any, name: str) -> Source:
+    """A pandas DataFrame: NaN, NaT and NA are null; a categorical column keeps its values."""
+    names = [str(column) for column in frame.columns]
+    if len(set(names)) < len(names):
+        raise InputError(f"{name}: the DataFrame has a column twice; give every column its own name")
+    if not len(frame):
+        raise InputError(f"{name}: there are no rows in it; give at least one")
+    columns = {}
+    for position, column in enumerate(names):
+        series = frame.iloc[:, position]
+        missing = series.isna()
+        values = series.tolist()
+        columns[column] = (
+            [None if gone else value for value, gone in zip(values, missing, strict=True)] if missing.any() else values
+        )
+    return one_file(columns, name)
+
+
+def read_saved(path: str, where: str) -> dict[str, Source]:
+    """A folder of `save_to_disk`."""
+    from datasets import load_from_disk
+
+    try:
+        return read_memory(load_from_disk(path))
+    except InputError:
+        raise
+    except Exception as error:  # whatever arrow, json or the file system say of a damaged folder
+        raise InputError(f"{where}: is no complete save_to_disk folder ({first_line(error)}); save it again") from None
+
+
+def read_hub(data: Any, path: str) -> dict[str, Source]:
+    """A data set of the Hub, or of its local cache when offline. Its code is never run."""
+    import datasets
+
+    for key in ("trust_remote_code", "token", "split", "streaming", "name", "revision"):
+        if key in data.load:
+            better = {"split": "data.train and data.eval", "name": "data.name", "revision": "data.revision"}.get(key)
+            raise InputError(f"data.load.{key}: is not taken here; " + (f"write {better}" if better else "take it out"))
+    try:
+        loaded = datasets.load_dataset(path, name=data.name, revision=data.revision, **data.load)
+    except Exception as error:  # every layer below (requests, hub, arrow) has its own
+        raise hub_error(path, error) from None
+    sources = read_memory(dict(loaded))
+    cache = os.path.abspath(datasets.config.HF_CACHE_HOME)  # paths in the rows may point into it only
+    for split, source in sources.items():
+        source.files = [File(f"{path} {split}", "row", cache, absolute=True)]
+    return sources
+
+
+def hub_error(path: str, error: Exception) -> InputError | HubError:
+    """The user's mistake, or the Hub's absence."""
+    kind, line = type(error).__name__, first_line(error)
+    if kind == "DatasetNotFoundError":
+        return InputError(
+            f"data.path: the Hub has no data set '{path}', or it is private ({line}); check the name, or log in"
+        )
+    if kind in ("ConnectionError", "OfflineModeIsEnabled", "ConnectTimeout", "ReadTimeout", "LocalEntryNotFoundError"):
+        return HubError(
+            f"data.path: '{path}' is no file or folder here, and the Hub cannot be reached ({line}); "
+            "give a local path, or go online"
+        )
+    return InputError(
+        f"data.path: '{path}' could not be loaded from the Hub ({kind}: {line}); check data.name and data.load"
+    )
+
+
+def count(sources: dict[str, Source]) -> str:
+    """train 2,000 rows, test 300 rows."""
+    return ", ".join(f"{split} {plural(len(source), 'row')}" for split, source in sources.items())

@@ -1,0 +1,230 @@
+"""Models: pretrained weights from the Hub, a folder or timm, or a fresh model from a config, with this task's labels.
+
+Only the head may be new. The labels a checkpoint already has keep their meaning, by name.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from hfft import lookup
+from hfft.messages import InputError, announce, is_main_process
+
+TIMM_ARGS = ("num_classes", "in_chans", "global_pool")  # timm writes them into model_args; AutoModel refuses them
+
+
+def load_config(model) -> PreTrainedConfig:
+    """The config of the recipe's model section (`.name`, `.revision`, `.config`), with its changes applied."""
+    if model.name is None:
+        return _fresh_config(model.config)
+    _folder_exists(model.name)
+    try:
+        config = AutoConfig.from_pretrained(
+            model.name, revision=model.revision, trust_remote_code=False, **_subfolder(model)
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"model {model.name!r} cannot be read: {_first_line(error)}") from error
+    for key, value in (model.config or {}).items():
+        if not hasattr(config, key):
+            raise InputError(
+                f"model.config: {type(config).__name__} has no {key!r}." + lookup.hint(key, config.to_dict())
+            )
+        setattr(config, key, value)
+    if config.model_type == "timm_wrapper" and config.model_args:
+        config.model_args = {k: v for k, v in config.model_args.items() if k not in TIMM_ARGS}
+    return config
+
+
+def _fresh_config(config: dict | str | None) -> PreTrainedConfig:
+    try:
+        if isinstance(config, dict):
+            return AutoConfig.for_model(**config)
+        return AutoConfig.from_pretrained(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"model.config cannot be used: {_first_line(error)}") from error
+
+
+def _subfolder(model) -> dict[str, Any]:
+    return {"subfolder": model.options["subfolder"]} if "subfolder" in model.options else {}
+
+
+def _folder_exists(name: str) -> None:
+    path = Path(name)
+    if path.exists() or (name.count("/") == 1 and not name.startswith((".", "/", "~"))) or "/" not in name:
+        if path.is_dir() and not any((path / f).exists() for f in ("config.json", "adapter_config.json")):
+            raise InputError(f"model.name: the folder {name!r} holds no config.json; it is no saved model")
+        return
+    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise InputError(f"model.name: folder {name!r} not found." + lookup.hint(name, siblings))
+
+
+def label_names(config: PreTrainedConfig) -> list[str] | None:
+    """The checkpoint's own class names in index order; None when it only has LABEL_0, LABEL_1, ..."""
+    names = getattr(config, "label_names", None)
+    if not names:
+        id2label = config.id2label or {}
+        names = [str(id2label[i]) for i in sorted(id2label)]
+    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)
+
+
+def match_labels(config: PreTrainedConfig, train) -> tuple[list[str], list[int], bool]:
+    """(class names in the model's order, the model's index of each class of `train`, whether the head is kept).
+
+    A checkpoint that already knows exactly these classes keeps its order and its head, whatever the data's order.
+    """
+    known = label_names(config)
+    if train is None:
+        names = known or [str(config.id2label[i]) for i in sorted(config.id2label)]
+        return names, list(range(len(names))), True
+    names = list(train.features["label"].names)
+    if known is not None and sorted(known) == sorted(names):
+        announce(f"the checkpoint already has these {len(names)} classes: its head and their order are kept")
+        return known, [known.index(name) for name in names], True
+    return names, list(range(len(names))), False
+
+
+def places(names: list[str], rows) -> list[int]:
+    """The model's index of each class of `rows`. Raises InputError for a class that the model does not have."""
+    if "label" not in rows.features:
+        return list(range(len(names)))
+    unknown = [name for name in rows.features["label"].names if name not in names]
+    if unknown:
+        raise InputError(f"label {unknown[0]!r} is none of the model's classes." + lookup.hint(unknown[0], names))
+    return [names.index(name) for name in rows.features["label"].names]
+
+
+def set_labels(config: PreTrainedConfig, names: list[str]) -> None:
+    """Write the class names where transformers and timm look for them."""
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: i for i, name in enumerate(names)}
+    if config.model_type == "timm_wrapper":
+        config.label_names = list(names)
+    config.problem_type = None
+
+
+def load(auto_model: str, model, config: PreTrainedConfig, *, keep_head: bool) -> PreTrainedModel:
+    """The model with `config`'s labels. `keep_head`: the checkpoint's head has these classes and stays.
+
+    Weights are float32 unless the recipe says otherwise: a bf16 file would be trained in pure bf16. Raises InputError
+    when weights other than the head's are new, missing or not finite.
+    """
+    auto_class = getattr(transformers, auto_model)
+    options = {"dtype": torch.float32, **model.options}
+    try:
+        if model.name is None:
+            announce("the model starts from random weights (model.config without model.name)")
+            return auto_class.from_config(config, **options)
+        net, info = auto_class.from_pretrained(
+            model.name,
+            config=config,
+            revision=model.revision,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(f"model {model.name!r} cannot be loaded as {auto_model}: {_first_line(error)}") from error
+    _check_new_weights(model.name, net, info)
+    if not keep_head and not any(_is_under(k, head_modules(net)) for k in _new_keys(info)):
+        _start_afresh(net, head_modules(net))
+    _check_finite(model.name, net)
+    _mend_batchnorm(net)
+    return net
+
+
+def _new_keys(info: dict) -> list[str]:
+    mismatched = [key[0] if isinstance(key, tuple | list) else key for key in info["mismatched_keys"]]
+    return sorted({*info["missing_keys"], *mismatched})
+
+
+def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> None:
+    new, head = _new_keys(info), head_modules(net)
+    allowed = [*head, *(n for n, _ in net.named_modules() if n.split(".")[-1] == "pooler")]
+    wrong = [key for key in new if not _is_under(key, allowed)]
+    if wrong:
+        raise InputError(
+            f"model {name!r}: {len(wrong)} weights outside the head are missing or of another shape "
+            f"({', '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''}); only a new head may be"
+        )
+    left = [k for k in info["unexpected_keys"] if k.split(".")[0] not in {h.split(".")[0] for h in head}]
+    if new:
+        announce(f"new weights, not in the checkpoint: {', '.join(new)}")
+    if left:
+        announce(f"{len(left)} weights of the checkpoint are not used ({', '.join(left[:3])}{', …' * (len(left) > 3)})")
+
+
+def _is_under(key: str, modules: list[str]) -> bool:
+    return any(key == module or key.startswith(module + ".") for module in modules)
+
+
+def _start_afresh(net: PreTrainedModel, modules: list[str]) -> None:
+    announce(f"the head ({', '.join(modules)}) starts afresh: the checkpoint's classes are others than the data's")
+    for name in modules:
+        for module in net.get_submodule(name).modules():
+            for weight in module.parameters(recurse=False):
+                weight._is_hf_initialized = False
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            net._init_weights(module)
+
+
+def _check_finite(name: str, net: PreTrainedModel) -> None:
+    for key, weight in net.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise InputError(f"model {name!r}: weight {key} holds values that are not finite; download it again")
+
+
+def _mend_batchnorm(net: PreTrainedModel) -> None:
+    """HF's MobileNets carry TensorFlow's decay (0.997) as PyTorch's momentum, which is one minus it.
+
+    The running statistics would then be those of the last batch alone (CIFAR-10: 52.1 % instead of 56.9 %).
+    """
+    odd = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and (m.momentum or 0) > 0.5]
+    for module in odd:
+        module.momentum = 0.1
+    if odd:
+        announce(f"BatchNorm momentum 0.1 in {len(odd)} layers (the checkpoint's is TensorFlow's decay, not a momentum)")
+
+
+def head_modules(net: torch.nn.Module) -> list[str]:
+    """Names of the modules with weights that stand outside the backbone: the task's head, new or not."""
+    if getattr(getattr(net, "config", None), "model_type", "") == "timm_wrapper":
+        inner = net.timm_model
+        head = inner.get_classifier()
+        return ["timm_model." + name for name, module in inner.named_modules() if module is head and name]
+    prefix = net.base_model_prefix
+    return [
+        name
+        for name, child in net.named_children()
+        if name != prefix and any(True for _ in child.parameters())
+    ]
+
+
+def save(net, processor, folder: str | Path, **options) -> None:
+    """Write model and tokenizer or processor as plain transformers, timm and peft code loads them."""
+    net.save_pretrained(folder, **options)
+    if processor is not None and options.get("is_main_process", True):
+        processor.save_pretrained(folder)
+
+
+def save_final(net, processor, folder: str | Path) -> None:
+    """`save`, and for an adapter with a new head its base too, so that AutoModel.from_pretrained(folder) has it all.
+
+    Without the base's config beside the adapter that call would build a head for the base's own classes.
+    """
+    if not is_main_process():
+        return
+    base_weights = getattr(net, "base_weights", None)
+    if base_weights is not None:
+        save(net.get_base_model(), None, folder, state_dict=base_weights)
+    save(net, processor, folder)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

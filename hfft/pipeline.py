@@ -1,0 +1,54 @@
+"""THE PIPELINE, top to bottom: recipe -> Result."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from hfft import arguments, batches, lookup, models, report
+from hfft.data import load_splits
+from hfft.evaluation import evaluate
+from hfft.messages import announce
+from hfft.predict import Result, load
+from hfft.recipe import Recipe
+from hfft.trainer import Trainer
+from hfft.tuning.base import trainable_table
+
+
+def finetune(recipe: Recipe | dict[str, Any], data=None, *, resume: bool = False, overwrite: bool = False) -> Result:
+    """Fine-tune as the recipe says and leave the run in `train.output_dir`; `data` in memory replaces `data.path`."""
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
+    task = lookup.call("tasks", recipe.task)
+    args = arguments.training_arguments(recipe, task)
+    report.claim_folder(args.output_dir, resume=resume, overwrite=overwrite)
+    trainer, splits = prepare(recipe, task, args, data)
+    report.write_lock(recipe, splits, args, trainer.model)
+    trainer.train(resume_from_checkpoint=resume)
+    models.save_final(trainer.model, task.processor, args.output_dir)
+    trainer.accelerator.wait_for_everyone()
+    result = load(args.output_dir)
+    result.metrics = report.write_metrics(result, evaluate(result, splits.eval), splits, trainer)
+    for part in recipe.export:
+        lookup.call("export", part, result, Path(args.output_dir) / "exports" / part.name)
+    return result
+
+
+def prepare(recipe: Recipe, task, args, data=None):
+    """(Trainer ready to train, splits): all that can go wrong before the first step."""
+    set_seed(args.seed)
+    splits = load_splits(recipe.data, task, seed=args.seed, data_in_memory=data)
+    task.setup(recipe.model, splits.train)
+    model, loss = task.load_model(recipe.model), task.loss
+    for part in recipe.tuning:
+        model = lookup.call("tuning", part, model, task=task, train=splits.train)
+    for part in recipe.objectives:
+        loss = lookup.call("objectives", part, loss, task=task, train=splits.train)
+    augment = [partial(lookup.find("augment", part.name), **part.options) for part in recipe.data.augment]
+    train = batches.encoded(splits.train, task, split="train", seed=args.seed, augment=augment)
+    splits.report["truncated"] = task.data_report("train").get("truncated", 0)
+    held_out = batches.encoded(splits.eval, task, split="eval", seed=args.seed)
+    task.data_report("eval")
+    announce("parameters by block\n" + trainable_table(model))
+    stopping = arguments.early_stopping(recipe)
+    return Trainer(model, args, task=task, loss=loss, train=train, eval=held_out, early_stopping=stopping), splits

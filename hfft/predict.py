@@ -1,0 +1,85 @@
+"""A finished run, read back from its folder: plain weights, the saved preprocessing, answers for new rows."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from hfft import data, lookup
+from hfft.messages import CheckpointError
+from hfft.recipe import ModelSection, Part, Recipe
+
+NO_ADAPTER = {"subfolder": "no-adapter"}  # keeps from_pretrained from injecting the adapter that lies beside the base
+
+
+@dataclass
+class Result:
+    """A fine-tuned model with its task: `.metrics`, `.model`, `.predict(rows)`, `.folder`."""
+
+    model: Any
+    task: Any
+    recipe: Recipe
+    folder: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, rows, *, batch_size: int = 32, top_k: int | None = None) -> list[dict[str, Any]]:
+        """One answer a row, each with `row`, its place in the input, in the fields of transformers' pipelines.
+
+        `rows`: strings, pictures (PIL, arrays, paths), dicts of columns, a Dataset, a file or a folder.
+        """
+        rows = data.read_rows(rows, self.task, self.recipe.data)
+        self.model.eval()
+        answers: list[dict[str, Any]] = []
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            encoded = self.task.encode({name: values for name, values in batch.items() if name != "row"})
+            inputs = self.task.collate([dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)])
+            with torch.inference_mode():
+                outputs = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+            found = self.task.decode(outputs, batch)
+            answers.extend({"row": row} | answer for row, answer in zip(batch["row"], found, strict=True))
+        return [_top(answer, top_k) for answer in answers]
+
+
+def _top(answer: dict[str, Any], k: int | None) -> dict[str, Any]:
+    if k is None or "scores" not in answer:
+        return answer
+    best = sorted(answer["scores"].items(), key=lambda item: item[1], reverse=True)[:k]
+    return answer | {"scores": dict(best)}
+
+
+def load(folder: str | Path) -> Result:
+    """The run that `hfft train` left in `folder`. Raises CheckpointError when it is none."""
+    folder = Path(folder)
+    if not (folder / "recipe.yaml").is_file():
+        raise CheckpointError(f"{folder}: no recipe.yaml here, so it is no finished run; name the train.output_dir of one")
+    recipe = Recipe.read(folder / "recipe.yaml")
+    section = ModelSection(name=str(folder))
+    task = lookup.call("tasks", Part(recipe.task.name, recipe.task.options))
+    task.setup(section)
+    metrics = folder / "metrics.json"
+    return Result(
+        model=_load_model(folder, task),
+        task=task,
+        recipe=recipe,
+        folder=folder,
+        metrics=json.loads(metrics.read_text()) if metrics.is_file() else {},
+    )
+
+
+def _load_model(folder: Path, task):
+    auto_class = getattr(transformers, task.auto_model)
+    try:
+        base = auto_class.from_pretrained(
+            folder, dtype=torch.float32, trust_remote_code=False, adapter_kwargs=dict(NO_ADAPTER)
+        )
+        if not (folder / "adapter_config.json").is_file():
+            return base.eval()
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(base, str(folder)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}") from error

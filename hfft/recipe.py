@@ -1,0 +1,116 @@
+"""Recipe: one YAML file that says what to fine-tune, on what and how; read strictly, saved so that it reads back equal.
+
+A recipe needs neither torch nor transformers to be checked; all its mistakes are told at once, each with its position.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from hfft import overrides as overriding
+from hfft import positions
+from hfft.jsonform import json_schema
+from hfft.known import VERSION, DataSection, ModelSection
+from hfft.lookup import Part
+from hfft.messages import InputError
+from hfft.positions import Source, dotted
+from hfft.sections import check_all
+
+__all__ = ["DataSection", "ModelSection", "Part", "Recipe", "json_schema"]
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """A checked recipe. `train` is None only where the recipe says `train: null`: nothing is trained."""
+
+    task: Part
+    model: ModelSection | None = None
+    data: DataSection | None = None
+    tuning: list[Part] = field(default_factory=list)
+    objectives: list[Part] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    train: dict[str, Any] | None = field(default_factory=dict)
+    export: list[Part] = field(default_factory=list)
+    source: Source = field(default_factory=lambda: Source({}), repr=False, compare=False)
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = (), trust_code: bool = False) -> Self:
+        """Read a recipe file, with `key.path=value` overrides. Raises InputError with one line for each mistake."""
+        source = positions.read(path)
+        overriding.apply(source, overrides)
+        return cls(**check_all(source, trust_code=trust_code), source=source)
+
+    @classmethod
+    def from_dict(cls, data: Mapping, overrides: Sequence[str] = (), trust_code: bool = False) -> Self:
+        """A recipe from plain data, checked as a file is. Raises InputError with one line for each mistake."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"a recipe is a mapping (task: …, model: …), got {positions.kind_of(data)}")
+        source = Source(plain(data))
+        positions.check_texts(source, source.data)
+        overriding.apply(source, overrides)
+        return cls(**check_all(source, trust_code=trust_code), source=source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads back equal; what has its default is left out."""
+        data: dict[str, Any] = {"version": VERSION, "task": entry(self.task)}
+        if self.model is not None:
+            given = section(self.model)
+            data["model"] = given | given.pop("options", {})
+        if self.data is not None:
+            data["data"] = section(self.data)
+        for kind in ("tuning", "objectives", "metrics", "export"):
+            if found := getattr(self, kind):
+                data[kind] = [entry(item) for item in found]
+        data["train"] = self.train
+        return plain(data)
+
+    def save(self, path: str | Path) -> None:
+        """Write the recipe as YAML that `read` reads back equal."""
+        text = yaml.dump(self.to_dict(), Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
+        Path(path).write_text(text, encoding="utf-8")
+
+    def where(self, *path: str | int) -> str:
+        """Where the recipe says `path`: "recipes/x.yaml:7:3: data.columns"; for what it leaves out, the section."""
+        spot = self.source.spot(path, key=True).text
+        return f"{spot}: {dotted(path)}" if spot else dotted(path)
+
+
+def entry(item: Part | str) -> Any:
+    """A part as a recipe writes it."""
+    return item if isinstance(item, str) else {item.name: item.options} if item.options else item.name
+
+
+def section(item: ModelSection | DataSection) -> dict[str, Any]:
+    """A section's fields without those that have their default; parts as a recipe writes them."""
+    default = type(item)()
+    given = {each.name: getattr(item, each.name) for each in fields(item)}
+    given = {name: value for name, value in given.items() if value != getattr(default, name)}
+    return given | {name: [entry(part) for part in given[name]] for name in ("filters", "augment") if name in given}
+
+
+def plain(data: Any) -> Any:
+    """A copy of mappings, lists and scalars in which keys are text, tuples lists, paths and text subclasses text."""
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    return str(data) if isinstance(data, Path | str) else data
+
+
+class Writer(yaml.SafeDumper):
+    """Writes text in quotes wherever the strict reader would take it for something else, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write every value out."""
+        return True
+
+
+def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    quoted = not isinstance(positions.scalar(text), str)
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
+
+
+Writer.add_representer(str, _text)

@@ -1,0 +1,164 @@
+"""Rules: what to say of a key that a section of a recipe does not take — renamed, refused, elsewhere, or misspelt."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hfft.lookup import Option, closest, distance, hint
+from hfft.positions import SECRET, Path_, Source, dotted
+
+GONE = "is gone from TrainingArguments; "
+RENAMED = {  # keys of older TrainingArguments, and common short names -> what to write now
+    "warmup_ratio": GONE + "write warmup_steps: 0.1 (below 1 it is a ratio of all steps)",
+    "overwrite_output_dir": GONE + "give --overwrite on the command line",
+    "logging_dir": GONE + "set TENSORBOARD_LOGGING_DIR in the environment",
+    "group_by_length": GONE + "write train_sampling_strategy: group_by_length",
+    "evaluation_strategy": GONE + "write eval_strategy",
+    "no_cuda": GONE + "write use_cpu: true",
+    "use_mps_device": GONE + "it is used where there is one; delete the line",
+    "per_gpu_train_batch_size": GONE + "write per_device_train_batch_size",
+    "per_gpu_eval_batch_size": GONE + "write per_device_eval_batch_size",
+    "fp16_opt_level": GONE + "write fp16: true",
+    "fp16_backend": GONE + "write fp16: true",
+    "half_precision_backend": GONE + "write bf16: true or fp16: true",
+    "save_safetensors": GONE + "weights are always saved as safetensors; delete the line",
+    "tokenizer": "belongs under model: (model.tokenizer)",
+    "adafactor": GONE + "write optim: adafactor",
+    "include_inputs_for_metrics": GONE + "delete the line",
+    "push_to_hub_token": GONE + "set HF_TOKEN in the environment or run `hf auth login`",
+    "push_to_hub_model_id": GONE + "write export: [{hub: {repo: user/name}}]",
+    "push_to_hub_organization": GONE + "write export: [{hub: {repo: user/name}}]",
+    "torchdynamo": GONE + "write torch_compile: true",
+    "jit_mode_eval": GONE + "write torch_compile: true",
+    "use_ipex": GONE + "delete the line",
+    "past_index": GONE + "delete the line",
+    "ray_scope": GONE + "delete the line",
+    "tpu_num_cores": GONE + "say it to `accelerate launch`",
+    "tpu_metrics_debug": GONE + "write debug: [tpu_metrics_debug]",
+    "mp_parameters": GONE + "delete the line",
+    "split_batches": GONE + "write accelerator_config: {split_batches: …}",
+    "dispatch_batches": GONE + "write accelerator_config: {dispatch_batches: …}",
+    "fsdp_min_num_params": GONE + "write fsdp_config: {min_num_params: …}",
+    "fsdp_transformer_layer_cls_to_wrap": GONE + "write fsdp_config: {transformer_layer_cls_to_wrap: …}",
+    "sharded_ddp": GONE + "launch with accelerate_configs/fsdp2.yaml",
+    "lr": "is called learning_rate",
+    "epochs": "is called num_train_epochs",
+    "num_epochs": "is called num_train_epochs",
+    "batch_size": "is called per_device_train_batch_size",
+    "train_batch_size": "is called per_device_train_batch_size",
+    "eval_batch_size": "is called per_device_eval_batch_size",
+    "optimizer": "is called optim",
+    "scheduler": "is called lr_scheduler_type",
+    "max_length": "is an option of the task: task: {text_classification: {max_length: …}}",
+    "freeze": "is no training argument; write tuning: frozen",
+}
+HUB = "is not for a recipe's train section; write export: [{hub: {repo: user/name}}], "
+HUB += "with HF_TOKEN in the environment or `hf auth login`"
+OWN = "is set by hfft; delete the line"
+REFUSED = {  # keys of TrainingArguments that a recipe may not set
+    "push_to_hub": HUB,
+    **{f"hub_{name}": HUB for name in ("token", "private_repo", "model_id", "strategy", "always_push", "revision")},
+    "label_names": "is set by the task; delete the line",
+    "remove_unused_columns": "is set by hfft (columns are chosen in data.columns); delete the line",
+    "label_smoothing_factor": "would change the model's own loss; write objectives: [{label_smoothing: {alpha: 0.1}}]",
+    "resume_from_checkpoint": "is not for a recipe; give --resume on the command line",
+    "do_train": "is not read; `hfft train` trains (train: null does not)",
+    "do_eval": "is not read; `hfft train` evaluates where there is an eval split, `hfft eval` on its own",
+    "do_predict": "is not read; use `hfft predict`",
+    "batch_eval_metrics": "would change what metrics see; " + OWN,
+    "include_for_metrics": "would change what metrics see; " + OWN,
+    "eval_do_concat_batches": "is set by the task; delete the line",
+    "average_tokens_across_devices": "would scale the loss twice, hfft's is exact over all processes; delete the line",
+    "enable_jit_checkpoint": "would end with exit code 0 when interrupted; hfft saves on SIGTERM; delete the line",
+    "logging_nan_inf_filter": "would show a loss of NaN as 0; " + OWN,
+    "prediction_loss_only": "would leave no metrics; delete the line",
+    "local_rank": "is set by the launcher; delete the line",
+    "parallelism_config": "is an object; launch with a file of accelerate_configs/",
+}
+TRUST = "is not for a recipe; code from the Hub runs only with --trust-code on the command line"
+SECRETS = "is not for a recipe (recipes are shared and saved); set HF_TOKEN in the environment or run `hf auth login`"
+REFUSED_MODEL = {
+    "trust_remote_code": TRUST,
+    "torch_dtype": "is called dtype",
+    "num_labels": "comes from the data's labels; delete the line",
+    "id2label": "comes from the data's labels; delete the line",
+    "label2id": "comes from the data's labels; delete the line",
+}
+REFUSED_LOAD = {
+    "trust_remote_code": TRUST,
+    "path": "belongs under data: (data.path)",
+    "name": "belongs under data: (data.name)",
+    "revision": "belongs under data: (data.revision)",
+    "split": "is given by data.train and data.eval",
+    "data_files": "is given by data.path: {train: a.csv, eval: b.csv}",
+    "features": "is an object; name the columns in data.columns and the labels in data.labels",
+}
+REFUSED_PEFT = {
+    "base_model_name_or_path": "is model.name; delete the line",
+    "revision": "is model.revision; delete the line",
+    "inference_mode": "would train nothing; delete the line",
+    "auto_mapping": "is set by peft; delete the line",
+    "peft_version": "is set by peft; delete the line",
+}
+EXTRA_TRAIN = {  # hfft's own keys in `train`
+    "early_stopping_patience": Option("int"),
+    "early_stopping_threshold": Option("float", 0.0),
+}
+Homes = Callable[[], Mapping[str, Iterable[str]]]
+
+
+def secrets(source: Source, data: object, path: Path_ = ()) -> None:
+    """Refuse every key that looks like a token or password, at any depth, without its value."""
+    if path == ("data", "labels"):  # names of classes
+        return
+    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in pairs:
+        if isinstance(key, str) and SECRET.fullmatch(key):
+            source.add((*path, key), f"{key!r} {SECRETS}", key=True, where=path)
+        else:
+            secrets(source, value, (*path, key))
+
+
+def unknown_keys(source: Source, path: Path_, known: Iterable[str], told: Mapping[str, str], homes: Homes) -> None:
+    """Note every key of the mapping at `path` that is not `known`, with what to write instead."""
+    for key in value_at(source.data, path):
+        if key not in known:
+            reason = told.get(key)
+            what = f"{key!r} {reason}" if reason else misspelt(key, list(known), path, homes)
+            source.add((*path, key), what, key=True, where=path)
+
+
+def misspelt(key: str, known: list[str], path: Path_, homes: Homes) -> str:
+    """What to say of a key that is neither known nor known to be gone: nearest here, at home elsewhere, or neither."""
+    near = closest(key, known)
+    if not near or distance(key, near[0]) > 1:
+        here = re.sub(r"\.[0-9]+", "", dotted(path))
+        every = [home for home, keys in homes().items() if home != here and key in keys]
+        elsewhere = [home for home in every if "." not in home] or every
+        if elsewhere:
+            return (
+                f"{key!r} belongs {' or '.join(f'under {home}:' if home else 'at the top level' for home in elsewhere)}"
+            )
+        where = [(home, other) for home, keys in homes().items() if home != here for other in closest(key, keys)]
+        if not near and where and len(key) > 2 and distance(key, where[0][1]) <= 1:
+            return f"unknown key {key!r}. Did you mean {where[0][1]!r} under {where[0][0] or 'the top level'}?"
+    return f"unknown key {key!r}.{hint(key, known)}"
+
+
+def missing(source: Source, path: Path_, key: str, known: Iterable[str], what: str) -> None:
+    """Note that a needed key is absent, unless a key that is there is a misspelling of it."""
+    given = value_at(source.data, path) or {}
+    if key not in given and not any(key in closest(other, known) for other in given if other not in known):
+        source.add((*path, key), what, where=path)
+
+
+def value_at(data: Any, path: Path_) -> Any:
+    """The value at a path of mappings and lists, or None."""
+    for step in path:
+        if isinstance(data, dict):
+            data = data.get(step)
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        else:
+            return None
+    return data

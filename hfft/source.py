@@ -1,0 +1,132 @@
+"""Source: the rows of one split as they were read, and where each of them stands, so that a message can name it.
+
+Two countings, used everywhere: a *line* is the 1-based line of a text file, a *row* is 0-based (as in `dataset[row]`,
+in the canonical column "row" and in predictions).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+MAX_LINES = 20  # how many problems an error lists
+
+
+class File(NamedTuple):
+    """Where rows came from."""
+
+    name: str  # as messages call it
+    unit: str = ""  # what `numbers` counts: "line", "row", or "" where a file is a row
+    root: str | None = None  # the folder that paths in the data must stay below; None: the caller's own paths
+    absolute: bool = False  # whether absolute paths below `root` are understood (the Hub's cache)
+
+
+@dataclass
+class Source:
+    """Columns as lists or pyarrow arrays, and for each row its file and its line or row there."""
+
+    columns: dict[str, Any]
+    files: list[File]
+    file_ids: np.ndarray  # (rows,) index into `files`
+    numbers: np.ndarray  # (rows,) line or row inside the file
+    index: np.ndarray  # (rows,) 0-based position in the split's source: the canonical column "row"
+    features: dict[str, Any] = field(default_factory=dict)  # the `datasets` features that came with the data
+    hint: str = ""  # appended when a column is not found
+    origin: dict[str, str] = field(default_factory=dict)  # canonical column -> the data set's column(s), for messages
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def where(self, position: int) -> str:
+        """The name of a row for people: "train.csv line 17", "train.parquet row 16", "train/cat/1.jpg"."""
+        file = self.files[self.file_ids[position]]
+        return f"{file.name} {file.unit} {self.numbers[position]}" if file.unit else file.name
+
+    def values(self, column: str) -> list:
+        """A column as a list of Python values."""
+        values = self.columns[column]
+        return values if isinstance(values, list) else values.to_pylist()
+
+    def take(self, positions: Iterable[int]) -> "Source":
+        """These rows only, in this order; `where` and the column "row" still name the original ones."""
+        chosen = np.asarray(list(positions), dtype=np.int64)
+        columns = {
+            name: [values[i] for i in chosen] if isinstance(values, list) else values.take(chosen)
+            for name, values in self.columns.items()
+        }
+        return replace(
+            self,
+            columns=columns,
+            file_ids=self.file_ids[chosen],
+            numbers=self.numbers[chosen],
+            index=self.index[chosen],
+        )
+
+
+@dataclass
+class Problem:
+    """What is wrong with one cell: its position in the source, its canonical column and what to write instead."""
+
+    position: int
+    column: str
+    value: Any
+    what: str
+    remedy: str
+
+    def line(self, source: Source) -> str:
+        """One line: `train.csv line 17, column 'label': is empty; write a label`."""
+        place, column = source.where(self.position), source.origin.get(self.column, self.column)
+        by_file = not source.files[source.file_ids[self.position]].unit  # a folder's file has no column to name
+        return f"{place}{'' if by_file else f', column {quoted(column)}'}: {self.what}; {self.remedy}"
+
+    def record(self, source: Source, split: str) -> dict[str, Any]:
+        """The problem as a line of dropped.jsonl; the value as text, its first 200 characters."""
+        file = source.files[source.file_ids[self.position]]
+        place = {"line": int(source.numbers[self.position])} if file.unit == "line" else {}
+        column = source.origin.get(self.column, self.column).replace("\n", "+")
+        value = None if self.value is None else str(self.value)[:200].encode("utf-8", "replace").decode()
+        row = int(source.index[self.position])
+        return {
+            "split": split,
+            "file": file.name,
+            "row": row,
+            **place,
+            "column": column,
+            "value": value,
+            "reason": self.what,
+        }
+
+
+def quoted(name: str) -> str:
+    """'name', or "'a', 'b'" for several columns joined with "+"."""
+    return "+".join(f"'{part}'" for part in name.split("\n"))
+
+
+def one_file(columns: dict[str, Any], name: str, numbers: Iterable[int] | None = None, unit: str = "row") -> Source:
+    """The source made of one file's columns; without `numbers` its rows are counted from 0."""
+    size = len(next(iter(columns.values()))) if columns else 0
+    counted = np.arange(size) if numbers is None else np.asarray(list(numbers), dtype=np.int64)
+    return Source(columns, [File(name, unit)], np.zeros(size, dtype=np.int64), counted, np.arange(size))
+
+
+def as_list(values: Any) -> list:
+    """A column of any form as a list."""
+    return values if isinstance(values, list) else values.to_pylist()
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value as it stands in a message: repr, cut."""
+    text = repr(value) if not isinstance(value, bytes) else f"{len(value)} bytes"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cut(lines: list[str]) -> list[str]:
+    """At most MAX_LINES lines and how many more there are."""
+    rest = len(lines) - MAX_LINES
+    return lines if rest <= 0 else [*lines[:MAX_LINES], f"… and {rest:,} more"]
+
+
+def plural(count: int, word: str) -> str:
+    """1 row, 2,000 rows."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

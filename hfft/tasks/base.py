@@ -1,0 +1,68 @@
+"""Task: what one kind of problem needs. It knows columns, tensors, truth and answers, and nothing of how it is tuned.
+
+A task is a keyword-only dataclass whose fields are its options in a recipe; inheritance depth is exactly one.
+`rows` is a batch as `datasets` gives it to a batched map: a dict of column name -> list.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+Rows = dict[str, list]
+Inputs = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Task:
+    """The interface. Shapes are in the docstring of each task's `collate`."""
+
+    columns: ClassVar[tuple[str, ...]]  # canonical names: ("image", "label"); a trailing "?" marks an optional one
+    auto_model: ClassVar[str]  # "AutoModelForImageClassification"
+    best_metric: ClassVar[str]  # what "better" means when a checkpoint is chosen
+    lazy: ClassVar[bool] = False  # encode on access (images), or once and cached (text)
+    trainer_args: ClassVar[dict] = {}  # what the Trainer must be told for this task, e.g. label_names
+
+    def setup(self, model, train=None) -> None:
+        """Learn the label names from `train` (a Dataset, or None: from the checkpoint); load tokenizer or processor."""
+        raise TypeError(f"{type(self).__name__} has no setup")
+
+    def accept(self, rows) -> None:
+        """Match the classes of other rows than the training split's to the model's, by name."""
+
+    def data_report(self, split: str) -> dict[str, int]:
+        """Announce and count what encoding `split` cut off; called once after it was encoded whole."""
+        return {}
+
+    def load_model(self, model):
+        """The model of the recipe's `model` section with this task's head."""
+        raise TypeError(f"{type(self).__name__} has no load_model")
+
+    def encode(self, rows: Rows, *, train: bool = False) -> Rows:
+        """Columns -> model inputs, a batch of rows; also rows without truth."""
+        raise TypeError(f"{type(self).__name__} has no encode")
+
+    def collate(self, rows: list[dict]) -> Inputs:
+        """Encoded rows -> tensors."""
+        raise TypeError(f"{type(self).__name__} has no collate")
+
+    def items(self, inputs: Inputs) -> int:
+        """How many units this batch's loss sums over: rows, label tokens, boxes."""
+        raise TypeError(f"{type(self).__name__} has no items")
+
+    def loss(self, model, inputs: Inputs, items=None) -> tuple[torch.Tensor, Any]:
+        """(sum over units / items, outputs). Without `items` the batch's own count divides."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def keep(self, outputs, inputs: Inputs) -> dict[str, Any]:
+        """What evaluation remembers of a batch: name -> array or list with one entry per row (an argmax, not logits)."""
+        raise TypeError(f"{type(self).__name__} has no keep")
+
+    def metrics(self, kept: dict[str, np.ndarray]) -> dict[str, float]:
+        """`keep`'s columns over the whole split, in row order -> {name: float}."""
+        raise TypeError(f"{type(self).__name__} has no metrics")
+
+    def decode(self, outputs, rows: Rows) -> list[dict]:
+        """Answers a person reads, one dict per row; serves predict and the report."""
+        raise TypeError(f"{type(self).__name__} has no decode")

@@ -1,0 +1,86 @@
+"""Text classification, single label: one text, or a pair of texts, in; one of the data's classes out."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from hfft import losses, metrics, models, text
+from hfft.tasks.base import Inputs, Rows, Task
+
+
+@dataclass(kw_only=True)
+class TextClassification(Task):
+    """`max_length` cuts texts above so many tokens (default: the model's own limit)."""
+
+    max_length: int | None = None
+
+    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
+    auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
+    best_metric: ClassVar[str] = "accuracy"
+
+    def setup(self, model, train=None) -> None:
+        """Label names by `train`'s ClassLabel (or the checkpoint's), and the checkpoint's tokenizer."""
+        self.config = models.load_config(model)
+        self.names, self.label_ids, self.head_kept = models.match_labels(self.config, train)
+        models.set_labels(self.config, self.names)
+        self.processor = text.load_tokenizer(model)
+        text.check_vocabulary(self.processor, self.config)
+        text.set_pad_token(self.processor, self.config)
+        self.limit = text.max_length(self.processor, self.config, self.max_length)
+        self.lengths = text.Lengths()
+
+    def accept(self, rows) -> None:
+        """The model's index of each class of `rows`, by name."""
+        self.label_ids = models.places(self.names, rows)
+
+    def data_report(self, split: str) -> dict[str, int]:
+        """Rows cut at the limit, with the length quantiles announced."""
+        self.lengths.tell(split, self.limit)
+        counted, self.lengths = self.lengths, text.Lengths()
+        return {"truncated": counted.truncated}
+
+    def load_model(self, model):
+        """The checkpoint's backbone with a head for these classes."""
+        return models.load(self.auto_model, model, self.config, keep_head=self.head_kept)
+
+    def encode(self, rows: Rows, *, train: bool = False) -> Rows:
+        """text (and text_pair) -> token ids, unpadded; label -> labels, by name."""
+        encoded = text.encode(self.processor, rows["text"], rows.get("text_pair"), self.limit, self.lengths)
+        if "label" in rows:
+            encoded["labels"] = [self.label_ids[label] for label in rows["label"]]
+        return encoded
+
+    def collate(self, rows: list[dict]) -> Inputs:
+        """input_ids, attention_mask (, token_type_ids): (batch, tokens) int64, padded to the longest row of the batch.
+
+        labels (batch,) int64 where the rows have them.
+        """
+        names = [name for name in self.processor.model_input_names if name in rows[0]]
+        padded = self.processor.pad({name: [row[name] for row in rows] for name in names}, return_tensors="pt")
+        inputs = dict(padded)
+        if "labels" in rows[0]:
+            inputs["labels"] = torch.tensor([row["labels"] for row in rows])
+        return inputs
+
+    def items(self, inputs: Inputs) -> int:
+        """Rows."""
+        return inputs["labels"].numel()
+
+    def loss(self, model, inputs: Inputs, items=None) -> tuple[torch.Tensor, Any]:
+        """Cross entropy summed over rows / items."""
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        return losses.cross_entropy(outputs.logits, inputs["labels"], items), outputs
+
+    def keep(self, outputs, inputs: Inputs) -> dict[str, Any]:
+        """The argmax and the label of each row."""
+        return {"prediction": outputs.logits.argmax(-1), "label": inputs["labels"]}
+
+    def metrics(self, kept: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Accuracy, macro-F1, MCC and per class."""
+        return metrics.classification(kept["prediction"], kept["label"], self.names)
+
+    def decode(self, outputs, rows: Rows) -> list[dict]:
+        """label, score and every class's score of each row."""
+        return metrics.class_answers(outputs.logits, self.names)

@@ -1,0 +1,72 @@
+"""A text file's characters: its encoding found or given, and nothing in it guessed in silence."""
+
+import codecs
+import re
+
+from hfft.messages import InputError, announce
+
+BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def read_text(path: str, name: str, encoding: str | None = None) -> str:
+    """The file's text with its line ends kept; one line of error where the bytes do not fit the encoding."""
+    with open(path, "rb") as file:
+        data = file.read()
+    if not data:
+        raise InputError(f"{name}: the file is empty (0 bytes); give a file with rows, or take it out of data.path")
+    text = decode(data, name, encoding or detect(data, name))
+    position = text.find("\0")
+    if position >= 0:
+        line = text.count("\n", 0, position) + 1
+        raise InputError(
+            f"{name} line {line}: holds a NUL character, so the file is damaged or in another encoding; "
+            "repair it, or set data.load.encoding (utf-16?)"
+        )
+    return text
+
+
+def detect(data: bytes, name: str) -> str:
+    """The encoding: by byte order mark, UTF-8, UTF-16 without a mark, else Windows-1252; announced when not UTF-8."""
+    for mark, found in BOMS.items():
+        if data.startswith(mark):
+            if found == "utf-16":
+                announce(f"{name}: read as UTF-16 (byte order mark; set data.load.encoding)")
+            return found
+    head = data[:4096]
+    for start, found in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(head) >= 4 and head[start::2].count(0) > len(head) // 5 and not head[1 - start :: 2].count(0):
+            announce(f"{name}: read as UTF-16 (every second byte is 0; set data.load.encoding)")
+            return found
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return not_utf8(data, name, error)
+    return "utf-8"
+
+
+def not_utf8(data: bytes, name: str, error: UnicodeDecodeError) -> str:
+    """cp1252 when nothing in the file is UTF-8 beyond ASCII; a file that is UTF-8 elsewhere is damaged."""
+    place = f"line {data.count(10, 0, error.start) + 1} (byte {error.start})"
+    escaped = data.decode("utf-8", "surrogateescape")
+    if re.search("[^\x00-\x7f\udc80-\udcff]", escaped):
+        raise InputError(
+            f"{name} {place}: byte 0x{data[error.start]:02x} is not UTF-8, though the rest is; "
+            "repair the file, or set data.load.encoding"
+        )
+    announce(f"{name}: read as Windows-1252 (Latin-1), for {place} is not UTF-8 (set data.load.encoding)")
+    return "cp1252"
+
+
+def decode(data: bytes, name: str, encoding: str) -> str:
+    """Bytes -> text, strictly."""
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise InputError(
+            f"data.load.encoding: there is no encoding {encoding!r}; write utf-8, utf-16, cp1252 …"
+        ) from None
+    except UnicodeDecodeError as error:
+        place = f"line {data.count(10, 0, error.start) + 1} (byte {error.start})"
+        raise InputError(
+            f"{name} {place}: byte 0x{data[error.start]:02x} is not {encoding}; set data.load.encoding to the file's own"
+        ) from None

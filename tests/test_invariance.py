@@ -1,0 +1,66 @@
+"""The gradient of a step depends on its rows only: 8 in one batch, 2 x 4 or 1 x 8 accumulated, a partial window too."""
+
+import datasets
+import pytest
+import tiny
+import torch
+from transformers import Seq2SeqTrainingArguments, TrainerCallback
+
+from hfft import batches, lookup
+from hfft.recipe import ModelSection, Part
+from hfft.trainer import Trainer
+from hfft.tuning.peft import peft
+
+LAYOUTS = [(8, 1), (4, 2), (1, 8)]  # rows a batch, accumulated batches
+
+
+class Catch(TrainerCallback):
+    """Keeps the gradient of every optimizer step as one vector."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        self.gradients.append(torch.cat(grads).clone())
+
+
+def rows_of(kind: str, num_rows: int) -> datasets.Dataset:
+    rows = tiny.sentences(num_rows) if kind == "text" else tiny.pictures(num_rows)
+    names = sorted({row["label"] for row in rows})
+    columns = {kind: [row[kind] for row in rows], "label": [names.index(row["label"]) for row in rows]}
+    return datasets.Dataset.from_dict(columns).cast_column("label", datasets.ClassLabel(names=names))
+
+
+def gradients(name: str, folder, layout: tuple[int, int], tuning: str, num_rows: int) -> list[torch.Tensor]:
+    kind = tiny.CONFIGS[name][0]
+    rows, section = rows_of(kind, num_rows), ModelSection(name=str(folder))
+    task = lookup.call("tasks", Part(f"{kind}_classification", {}))
+    torch.manual_seed(0)
+    task.setup(section, rows)
+    model = task.load_model(section)
+    if tuning == "lora":
+        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(folder / "out"), per_device_train_batch_size=layout[0], gradient_accumulation_steps=layout[1],
+        num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0, report_to="none", disable_tqdm=True,
+        save_strategy="no", logging_strategy="no", use_cpu=True, logging_nan_inf_filter=False,
+    )  # fmt: skip
+    encoded = batches.encoded(rows, task, split="train", seed=0)
+    trainer, catch = Trainer(model, args, task=task, loss=task.loss, train=encoded), Catch()
+    trainer.add_callback(catch)
+    trainer.train()
+    return catch.gradients
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("name", tiny.NO_BATCHNORM)
+def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning, tmp_path):
+    tiny.build(name, tmp_path)
+    num_rows = 14  # a whole window of 8 rows, and a last one of 6
+    whole, *others = [gradients(name, tmp_path, layout, tuning, num_rows) for layout in LAYOUTS]
+    assert len(whole) == 2
+    for other in others:
+        for a, b in zip(whole, other, strict=True):
+            assert a.norm() > 1e-6
+            assert (a - b).norm() <= 1e-5 * a.norm()
