@@ -34,6 +34,10 @@ class EncodedRows(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def lengths(self) -> list[int] | None:
+        """Tokens of each row, where the rows are encoded already."""
+        return [len(ids) for ids in self.rows["input_ids"]] if "input_ids" in self.rows.column_names else None
+
     def __getitems__(self, keys: list[Key]) -> list[dict[str, Any]]:
         """Encoded rows with `row`, their place in the split, and `filler`."""
         batch = self.rows[[index for _, index, _ in keys]]
@@ -100,6 +104,27 @@ def shuffled(num_rows: int, seed: int) -> Callable[[int], list[int]]:
     def order(epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         return torch.randperm(num_rows, generator=generator).tolist()
+
+    return order
+
+
+def bucketed(lengths: list[int], seed: int, global_batch: int, window: int = 50) -> Callable[[int], list[int]]:
+    """epoch -> an order in which each global batch holds rows of like length.
+
+    The shuffled rows are sorted inside windows of `window` global batches, then the batches are shuffled; a last,
+    partial batch stays last. So padding is rare and the order is still drawn from (seed, epoch) and the global batch alone.
+    """
+    plain = shuffled(len(lengths), seed)
+
+    def order(epoch: int) -> list[int]:
+        rows, size = plain(epoch), window * global_batch
+        windows = [sorted(rows[i : i + size], key=lengths.__getitem__) for i in range(0, len(rows), size)]
+        merged = [row for each in windows for row in each]
+        batches = [merged[i : i + global_batch] for i in range(0, len(merged), global_batch)]
+        last = [batches.pop()] if len(batches[-1]) < global_batch else []
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        places = torch.randperm(len(batches), generator=generator).tolist()
+        return [row for batch in [*(batches[i] for i in places), *last] for row in batch]
 
     return order
 

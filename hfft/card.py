@@ -17,7 +17,7 @@ def text(result, metrics: dict[str, Any]) -> str:
     front = yaml.safe_dump(_front(result, metrics), sort_keys=False, allow_unicode=True)
     figures = {k: v for k, v in metrics["eval"].items() if isinstance(v, int | float)}
     table = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
-    base = _public(recipe.model.name) or "random weights"
+    base = _public(recipe.model.name) or ("a local checkpoint" if recipe.model.name else "random weights")
     method = ", ".join(part.options.get("peft_type", part.name) for part in recipe.tuning) or "full fine-tuning"
     return (
         f"---\n{front}---\n\n# {_escaped(result.folder.resolve().name)}\n\n"
@@ -63,7 +63,11 @@ def _is_adapter(folder: Path) -> bool:
 
 def _public(name: str | None) -> str | None:
     """A Hub id; a path of this machine is nobody else's business."""
-    return name if name and name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists() else None
+    return (
+        name
+        if name and name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+        else None
+    )
 
 
 def _escaped(words: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hfft import columns, holdout, labels, pictures
 from hfft.messages import InputError, announce, warn
-from hfft.source import Problem, Source, cut, plural
+from hfft.source import MAX_LINES, Problem, Source, cut, plural
 
 Found = dict[str, list[Problem]]  # split -> problems
 
@@ -17,7 +17,7 @@ class Checked:
     """One split after the rules: good rows only, their class names, and a key for each row's inputs."""
 
     source: Source
-    names: list[str] | None
+    names: list | None  # a class name for each row, or None where the task has no label
     keys: list
 
     def take(self, positions: np.ndarray) -> "Checked":
@@ -42,18 +42,22 @@ def check(
             digests[split] = check_pictures(picked, split, found[split], limit)
     names, classes = check_labels(data, picked, found) if "label" in next(iter(picked.values())).columns else ({}, None)
     dropped = settle(data, picked, found)
-    if classes:
-        train = next(iter(picked))
-        labels.check_classes(
-            names[train], classes, picked[train].files[0].name if picked[train].files[0].unit else train
-        )
-        for split in [split for split in picked if split != train]:
-            labels.warn_of_absent(names[split], names[train], split)
     checked = {}
     for split, source in picked.items():
         keys = digests[split] if split in digests else holdout.text_keys(source)
         checked[split] = without(Checked(source, names.get(split), keys), found[split], split)
+    if classes is not None:
+        judge_classes(checked, classes)
     return checked, classes, dropped
+
+
+def judge_classes(checked: dict[str, Checked], classes: list[str]) -> None:
+    """Stop or warn where the classes of the good rows cannot be learnt or measured."""
+    train, *rest = checked
+    file = checked[train].source.files[0]
+    labels.check_classes(checked[train].names or [], classes, file.name if file.unit else train)
+    for split in rest:
+        labels.warn_of_absent(checked[split].names or [], checked[train].names or [], split)
 
 
 def check_pictures(picked: dict[str, Source], split: str, found: list[Problem], limit: int | None) -> list[bytes]:
@@ -85,9 +89,9 @@ def check_labels(data: Any, picked: dict[str, Source], found: Found) -> tuple[di
     if not class_names and not isinstance(data.labels, list):
         labels.mark_spellings(picked, names, found)
     classes = labels.order(names[train], class_names, data.labels)
-    known_from = "data.labels" if isinstance(data.labels, list) else train
     for split, source in picked.items():
-        known = classes if split == train or isinstance(data.labels, list) or class_names else set(names[train])
+        known_from = "data.labels" if split == train and isinstance(data.labels, list) else train
+        known = set(classes if split == train else names[train])
         found[split] += labels.mark_unknown(
             source, names[split], [name for name in classes if name in known], known_from
         )
@@ -101,19 +105,34 @@ def settle(data: Any, picked: dict[str, Source], found: Found) -> list[dict]:
     for problems in found.values():
         problems.sort(key=lambda problem: problem.position)
     if data.on_bad_row != "skip":
-        raise InputError(
-            *cut([problem.line(picked[split]) for split, problems in found.items() for problem in problems])
-        )
+        raise InputError(*listed(picked, found))
     dropped: dict[tuple[str, int], dict] = {}
     for split, problems in found.items():
         for problem in problems:
             dropped.setdefault((split, problem.position), problem.record(picked[split], split))
         if problems:
             count, first = len({problem.position for problem in problems}), problems[0].line(picked[split])
-            warn(
-                f"{split}: {plural(count, 'bad row')} of {len(picked[split]):,} dropped (data.on_bad_row: skip); first: {first}"
-            )
+            bad = f"{plural(count, 'bad row')} of {len(picked[split]):,}"
+            warn(f"{split}: {bad} dropped (data.on_bad_row: skip); first: {first}")
     return list(dropped.values())
+
+
+def listed(picked: dict[str, Source], found: Found) -> list[str]:
+    """A line for each bad row; where those are too many, one for each kind of mistake with its first rows."""
+    every = [(split, problem) for split, problems in found.items() for problem in problems]
+    if len(every) <= MAX_LINES:
+        return [problem.line(picked[split]) for split, problem in every]
+    kinds: dict[tuple, list[Problem]] = {}
+    for split, problem in every:
+        kinds.setdefault((split, problem.column, problem.what, problem.remedy), []).append(problem)
+    lines = []
+    for (split, *_), problems in kinds.items():
+        source, more = picked[split], ""
+        if len(problems) > 1:
+            rows = ", ".join(source.brief(problem.position) for problem in problems[:10])
+            more = f" ({len(problems):,} rows so: {rows}{', …' if len(problems) > 10 else ''})"
+        lines.append(problems[0].line(source) + more)
+    return cut(lines)
 
 
 def without(part: Checked, problems: list[Problem], split: str) -> Checked:

@@ -13,7 +13,7 @@ from hfft.messages import HfftError, InputError, MachineError, logger, speak
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 input, 3 machine, 4 checkpoint, 5 Hub, 70 our bug, 75 stopped."""
+    """Run one command; its exit code: 0 done, 2 input, 3 machine, 4 checkpoint, 5 Hub, 70 our bug, 75 stopped."""
     speak()
     try:
         args = _parsed(argv)
@@ -60,7 +60,9 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     args, rest = top.parse_known_args(argv)
     extra = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(extra) < len(rest) or (extra and not hasattr(args, "overrides")):
-        top.error(f"unknown argument {next(word for word in rest if word not in extra or not hasattr(args, 'overrides'))!r}")
+        top.error(
+            f"unknown argument {next(word for word in rest if word not in extra or not hasattr(args, 'overrides'))!r}"
+        )
     if extra:
         args.overrides = [*args.overrides, *extra]
     return args

@@ -45,15 +45,11 @@ def choose(data: Any, wanted: Sequence[str], source: Source) -> dict[str, list[s
             )
     chosen = {name: given(data.columns[name], name, source) for name in known if name in data.columns}
     found = the_pair(source, chosen) if "text_pair" in known else {}
-    for name in sorted(
-        (name.rstrip("?") for name in wanted if not name.endswith("?")), key=lambda name: name != "label"
-    ):
-        if name not in chosen and name not in found:
-            found[name] = [
-                find(name, source, {part for parts in (*chosen.values(), *found.values()) for part in parts})
-            ]
+    missing = [name for name in wanted if not name.endswith("?") and name not in {**chosen, **found}]
+    taken = {part for parts in (*chosen.values(), *found.values()) for part in parts}
+    found.update({name: [column] for name, column in find(missing, source, taken).items()})
     if any(parts != [name] for name, parts in found.items()):
-        listed = ", ".join(f"{name} is '{parts[0]}'" for name, parts in found.items())
+        listed = ", ".join(f"{name} is '{parts[0]}'" for name, parts in found.items() if parts != [name])
         announce(f"columns: {listed} (the only candidates; set data.columns)")
     chosen.update(found)
     for name, parts in chosen.items():
@@ -71,9 +67,8 @@ def given(columns: str | list[str], name: str, source: Source) -> list[str]:
         raise InputError(f"data.columns.{name}: only texts can be joined; name one column")
     for part in parts:
         if part not in source.columns:
-            where = source.files[source.file_ids[0]].name if source.files[0].unit else "the folder"
             raise InputError(
-                f"data.columns.{name}: {where} has no column '{part}'.{hint(part, list(source.columns))} "
+                f"data.columns.{name}: {place(source)} has no column '{part}'.{hint(part, list(source.columns))} "
                 f"It has {listing(source)}.{source.hint}"
             )
     return parts
@@ -88,27 +83,44 @@ def the_pair(source: Source, chosen: dict) -> dict[str, list[str]]:
     return {"text": [found[0][0]], "text_pair": [found[0][1]]} if len(found) == 1 else {}
 
 
-def find(name: str, source: Source, used: set[str]) -> str:
-    """The one candidate for a canonical column: its own name, one common name, one of its type, or the last one left."""
-    free = [column for column in source.columns if column not in used]
-    if name in free:
-        return name
-    common = COMMON.get(name, name).split()
-    for candidates in (
-        [column for column in free if column.lower() in common],
-        [column for column in free if is_typed(name, source, column)],
-        free,
-    ):
-        if len(candidates) == 1:
-            return candidates[0]
-        if candidates and (candidates is not free):
-            break
-    where = source.files[source.file_ids[0]].name if source.files[0].unit else "the folder"
-    several = f"{len(candidates)} could be ({', '.join(candidates)})" if len(candidates) > 1 else "none is left"
-    raise InputError(
-        f"data.columns: which column of {where} is the {name}? {several}; write data.columns: {{{name}: …}}, "
+def find(missing: list[str], source: Source, taken: set[str]) -> dict[str, str]:
+    """Canonical name -> its one candidate: by its own name, a usual name, its type, or because it alone is left."""
+    found = {name: name for name in missing if name in source.columns and name not in taken}
+    for is_candidate in (has_usual_name, is_typed, is_left):
+        for name in [name for name in missing if name not in found]:
+            free = [column for column in source.columns if column not in {*taken, *found.values()}]
+            candidates = [column for column in free if is_candidate(name, source, column)]
+            if len(candidates) > 1:
+                raise unclear(name, source, f"{len(candidates)} could be ({', '.join(candidates)})")
+            found.update({name: column for column in candidates})
+    for name in missing:
+        if name not in found:
+            raise unclear(name, source, "none is left")
+    return found
+
+
+def unclear(name: str, source: Source, why: str) -> InputError:
+    """The line for a column that has to be named."""
+    return InputError(
+        f"data.columns: which column of {place(source)} is the {name}? {why}; write data.columns: {{{name}: …}}, "
         f"one of {listing(source)}.{source.hint}"
     )
+
+
+def place(source: Source) -> str:
+    """What messages call the whole source: its first file, or the folder."""
+    file = source.files[source.file_ids[0]]
+    return file.name if file.unit else "the folder"
+
+
+def has_usual_name(name: str, source: Source, column: str) -> bool:
+    """Whether a column is called as such columns often are."""
+    return column.lower() in COMMON.get(name, name).split()
+
+
+def is_left(name: str, source: Source, column: str) -> bool:
+    """Whether a column is a candidate because nothing else is: any one that is not taken."""
+    return True
 
 
 def is_typed(name: str, source: Source, column: str) -> bool:
@@ -116,7 +128,7 @@ def is_typed(name: str, source: Source, column: str) -> bool:
     feature = type(source.features.get(column)).__name__
     values = source.columns[column]
     first = next((value for value in values[:100] if value is not None), None)
-    first = first.as_py() if hasattr(first, "as_py") else first
+    first = getattr(first, "as_py", lambda: first)()
     if name in ("text", "text_pair"):
         return isinstance(first, str) and feature != "ClassLabel"
     if name == "image":
@@ -181,9 +193,8 @@ def joined_text(source: Source, column: str, join: str) -> list[Problem]:
         partial += len(full) < len(cells) and joined is not None
         texts.append(joined)
     if partial:
-        announce(
-            f"{source.files[source.file_ids[0]].name}: {plural(partial, 'row')} with an empty part, joined from the others"
-        )
+        name = source.files[source.file_ids[0]].name
+        announce(f"{name}: {plural(partial, 'row')} with an empty part, joined from the others")
     source.columns[column] = texts
     return problems
 

@@ -16,8 +16,8 @@ from hfft.messages import InputError, announce
 from hfft.source import Source, plural
 
 CHECKED = 20_000  # pictures that are decoded before training starts
-CARVED = "held out"  # how the carved split is called among the others
-DEFAULTS = {
+CARVED = "eval"  # how the split is called that was held out of train
+DEFAULTS: dict[str, Any] = {
     "path": None, "name": None, "revision": None, "load": {}, "columns": {}, "train": "train", "eval": None,
     "eval_size": 0.1, "split_column": None, "labels": None, "join": " ", "on_bad_row": "error", "filters": [],
 }  # fmt: skip
@@ -51,11 +51,9 @@ def load_splits(
     data = complete(data)
     sources = read_sources(data, task, data_in_memory)
     train, held_out = holdout.choose_splits(data, {name: len(source) for name, source in sources.items()})
-    wanted = list(
-        dict.fromkeys(
-            [train, *([held_out] if held_out else []), *(holdout.named(name, sources, "splits") for name in splits)]
-        )
-    )
+    asked = [name for name in splits if held_out is not None or name != CARVED]
+    also = [holdout.named(name, sources, "splits") for name in asked]
+    wanted = list(dict.fromkeys([train, *([held_out] if held_out else []), *also]))
     picked = pick_columns(data, task, {name: sources[name] for name in wanted}, train)
     checked, classes, dropped = check(data, picked, check_limit)
     rows_read = {name: len(source) for name, source in picked.items()}
@@ -109,9 +107,10 @@ def carve(checked: dict[str, Checked], train: str, share: float, seed: int) -> d
     """Take the held-out split from the training rows."""
     part = checked[train]
     chosen = holdout.carve(part.keys, part.names, share, seed)
+    by_class = ", a share of each class" if part.names else ""
     announce(
-        f"eval: {plural(len(chosen), 'row')} of {len(part.source):,} held out of '{train}'"
-        f"{', a share of each class' if part.names else ''}, seed {seed} (no eval split; set data.eval or data.eval_size)"
+        f"eval: {plural(len(chosen), 'row')} of {len(part.source):,} held out of '{train}'{by_class}, seed {seed} "
+        "(no eval split; set data.eval or data.eval_size)"
     )
     rest = np.setdiff1d(np.arange(len(part.source)), chosen)
     return {**checked, train: part.take(rest), CARVED: part.take(chosen)}
@@ -168,20 +167,16 @@ def apply_filters(rows: Any, filters: list) -> tuple[Any, dict[str, int]]:
 def read_rows(
     path_or_memory: Any, task: Any, data: Any = None, need_truth: bool = False, *, label_names: list[str] | None = None
 ) -> Any:
-    """Rows to predict: a file, a folder, one picture, "-" (JSON lines on stdin), or rows in memory -> canonical columns, "row".
+    """Rows to predict -> canonical columns and "row"; every bad row stops, for each row wants an answer.
 
-    Without `need_truth` no label is read. With it the column "label" holds class names as text, or, when `label_names`
-    are given, their ClassLabel, and a label that is none of them stops.
+    A file, a folder, one picture, "-" (JSON lines on stdin), a string, or a list, DataFrame or Dataset in memory.
+    Without `need_truth` no label is read. With it "label" is a ClassLabel of `label_names` (a label that is none of
+    them stops, with its row), or of the classes that occur.
     """
     data = complete(data)
-    data.train, data.eval, data.split_column = "train", None, None
-    source = inputs.read_inputs(path_or_memory, task, data)
+    source = inputs.read_inputs(path_or_memory, task, data, need_truth)
     wanted = [name for name in task.columns if need_truth or name.rstrip("?") != "label"]
     data.columns = inputs.mapping(data.columns, wanted, source)
-    split = "input"
-    picked = {split: columns.pick(source, columns.choose(data, wanted, source), split, split)}
-    if need_truth and label_names:
-        data.labels = list(label_names)
-    data.on_bad_row = "error"
-    checked, classes = inputs.check_inputs(data, picked, need_truth, label_names)
+    source = columns.pick(source, columns.choose(data, wanted, source), "input", "input")
+    checked, classes = inputs.check_inputs(data, source, label_names)
     return to_dataset(checked, classes)

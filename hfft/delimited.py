@@ -16,6 +16,7 @@ from hfft.textfile import read_text
 
 OPTIONS = ("sep", "encoding", "quotechar", "quoting", "header", "column_names", "skiprows")
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+SNIFFED = 1 << 20  # characters that are looked at to find the separator
 FIELD_LIMIT = 1 << 30  # csv's own limit of 131,072 characters is less than a long document
 
 
@@ -76,8 +77,9 @@ def separator(value: Any) -> str:
 def sniff(text: str, style: Style, name: str) -> str:
     """The separator: the ending's own when the first rows agree on it, else the one that they agree on, announced."""
     default, widths = style.sep, {}
+    head = text[: text.rfind("\n", 0, SNIFFED) + 1 or None]
     for sep in (default, *SEPARATORS):
-        reader = Style(sep, style.quotechar, style.quoting).reader(text, strict=False)
+        reader = Style(sep, style.quotechar, style.quoting).reader(head, strict=False)
         widths[sep] = [len(row) for row in itertools.islice(reader, 100) if row]
     even = [sep for sep in widths if widths[sep] and widths[sep][0] > 1 and len(set(widths[sep])) == 1]
     in_header = [sep for sep in widths if widths[sep] and widths[sep][0] > 1]
@@ -155,7 +157,8 @@ def to_source(rows: list[list[str]], lines: list[int], name: str, load: dict, st
     source = one_file(columns, name, lines, "line")
     if from_file and looks_like_a_row(names, columns):
         example = ", ".join(f"name{i + 1}" for i in range(len(names)))
-        source.hint = f" The first line looks like a row; without a header write load: {{header: null, column_names: [{example}]}}"
+        instead = f"load: {{header: null, column_names: [{example}]}}"
+        source.hint = f" The first line looks like a row: without a header, write {instead}"
     return source
 
 
@@ -173,8 +176,9 @@ def header(rows: list[list[str]], name: str, load: dict) -> tuple[list[str], boo
     if not from_file and not given:
         raise InputError("data.load.header: null needs the names; add column_names: [text, label]")
     if given and len(given) != len(rows[0]):
+        there = plural(len(rows[0]), "column")
         raise InputError(
-            f"data.load.column_names: {len(given)} names for {plural(len(rows[0]), 'column')} in {name}; name every column"
+            f"data.load.column_names: {plural(len(given), 'name')} for {there} in {name}; name every column"
         )
     if given and not from_file and list(given) == rows[0]:
         raise InputError(
@@ -192,9 +196,8 @@ def named(names: list[str], name: str) -> list[str]:
         )
     double = sorted({column for column in filled if filled.count(column) > 1})
     if double:
-        raise InputError(
-            f"{name} line 1: the header has '{double[0]}' {filled.count(double[0])} times; give every column its own name"
-        )
+        times = filled.count(double[0])
+        raise InputError(f"{name}: the header has '{double[0]}' {times} times; give every column its own name")
     return filled
 
 

@@ -38,9 +38,7 @@ def read(path: str, *, classes: list[int] | None = None, per_class: int | None =
 
 def _dataset(pictures: np.ndarray, digits: np.ndarray, places: np.ndarray) -> datasets.Dataset:
     names = [str(digit) for digit in np.unique(digits[places])]
-    features = datasets.Features(
-        {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)}
-    )
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)})
     columns = {
         "image": [{"bytes": _png(pictures[i]), "path": None} for i in places],
         "label": [names.index(str(digits[i])) for i in places],

@@ -1,4 +1,4 @@
-"""Fingerprints of rows: a hash of their content, equal on every machine and in every run, so never of a time or a path."""
+"""Fingerprints of rows: a hash of their content, equal on every machine and in every run; no time, no path in it."""
 
 import hashlib
 from typing import Any

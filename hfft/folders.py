@@ -13,7 +13,22 @@ import numpy as np
 from hfft.messages import InputError, announce, warn
 from hfft.source import File, Source, cut, plural
 
-IMAGES = tuple(".jpg .jpeg .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2".split())
+IMAGES = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".avif",
+    ".jp2",
+)
 NOT_DATA = (".*", "Thumbs.db", "desktop.ini", "__MACOSX", "README*", "LICENSE*", "LICENCE*")
 SPLITS = ("train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval")
 
@@ -35,7 +50,7 @@ def split_word(name: str) -> str | None:
 
 
 def walk(root: str) -> Iterator[str]:
-    """Relative paths of all data files below `root`, sorted; broken links are warned of, links that leave are refused."""
+    """Relative paths of all data files below `root`, sorted; warns of broken links, refuses those that lead out."""
     real_root = os.path.realpath(root)
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if is_data(name))
@@ -91,9 +106,10 @@ def by_split(files: list[str], where: str) -> dict[str, list[str]]:
     return found
 
 
-def class_folders(root: str, where: str, named: tuple[str, ...]) -> dict[str, Source]:
-    """Class folders of pictures, with or without split folders; `named` are the splits that the recipe names."""
-    files = list(walk(root))
+def class_folders(root: str, files: list[str], where: str, named: tuple[str, ...]) -> dict[str, Source]:
+    """Class folders of pictures, with or without split folders; `files` as `walk` gave them;
+    `named` are the splits that the recipe names.
+    """
     pictures = [file for file in files if is_image(file)]
     others = [file for file in files if not is_image(file)]
     if not pictures:
@@ -133,27 +149,26 @@ def split_folders(tops: list[str], named: tuple[str, ...]) -> dict[str, str]:
 
 def one_split(root: str, top: str, pictures: list[str], where: str) -> Source:
     """The pictures of one split, each labelled with its folder's path below the split."""
-    base = os.path.join(root, top)
+    base, name = os.path.join(root, top), os.path.join(where, top).rstrip(os.sep)
     labels = [
         os.path.dirname(os.path.relpath(os.path.join(root, file), base)).replace(os.sep, "/") for file in pictures
     ]
     loose = [file for file, label in zip(pictures, labels, strict=True) if not label]
     if loose and len(loose) == len(pictures):
         raise InputError(
-            f"{os.path.join(where, top)}: {plural(len(loose), 'picture')} but no class folders; "
+            f"{name}: {plural(len(loose), 'picture')} but no class folders; "
             "sort them into <class>/<picture>.jpg, or give a csv with the columns image and label"
         )
     if loose:
         raise InputError(*cut([f"{file}: lies in no class folder; move it into one" for file in loose]))
     if any("/" in label for label in labels):
         example = next(label for label in labels if "/" in label)
-        announce(f"{os.path.join(where, top)}: nested class folders, a class is its whole path ('{example}')")
-    warn_of_empty(base, set(labels), os.path.join(where, top))
+        announce(f"{name}: nested class folders, a class is its whole path ('{example}')")
+    warn_of_empty(base, set(labels), name)
     masks = {"images", "masks", "annotations", "labels"} & {label.lower() for label in labels}
     if len(masks) > 1:
-        warn(
-            f"{os.path.join(where, top)}: {' and '.join(sorted(masks))} are read as classes; this looks like another task's data"
-        )
+        found = " and ".join(sorted(masks))
+        warn(f"{name}: {found} are read as classes; this looks like another task's data")
     return pictures_source([os.path.join(os.path.abspath(root), file) for file in pictures], pictures, labels)
 
 

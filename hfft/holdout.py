@@ -1,4 +1,4 @@
-"""Which split is which: the training and the held-out one, a held-out one carved where there is none, copies between them."""
+"""Which split is which: the training one, the held-out one, or one carved; and the copies between them."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -55,40 +55,35 @@ def text_keys(source: Source) -> list:
     """A key for each row's inputs: equal keys are copies. Unhashable values have none."""
     names = [name for name in source.columns if name != "label"]
     values = [source.values(name) for name in names]
-    keys = values[0] if len(values) == 1 else list(zip(*values, strict=True))
-    return (
-        [key if isinstance(key, str | tuple | int | float | bytes | None) else repr(key) for key in keys]
-        if keys
-        else []
-    )
+    keys = values[0] if len(values) == 1 else [repr(row) for row in zip(*values, strict=True)]
+    return [key if isinstance(key, str | tuple | int | float | bytes | None) else repr(key) for key in keys]
 
 
-def carve(keys: list, names: list[str] | None, share: float, seed: int) -> np.ndarray:
-    """Positions of the held-out rows, sorted: a share of each class, copies together, classes of one row left in train."""
+def carve(keys: list, names: list[str] | None, size: float, seed: int) -> np.ndarray:
+    """Positions of the held-out rows, sorted: a share of each class, copies together, classes of one row left in train.
+
+    `size` below 1 is a share of the rows, from 1 on a number of them.
+    """
     first: dict[Any, int] = {}
-    leaders = np.array(
-        [first.setdefault(repr(key) if isinstance(key, tuple) else key, i) for i, key in enumerate(keys)]
-    )
+    leaders = np.array([first.setdefault(key, i) for i, key in enumerate(keys)])
     heads = np.flatnonzero(leaders == np.arange(len(keys)))
     groups: dict[str | None, list[int]] = {}
     for i in heads:
-        groups.setdefault(names[i] if names else None, []).append(i)
+        groups.setdefault(names[i] if names else None, []).append(int(i))
     single = sorted(str(name) for name, rows in groups.items() if len(rows) == 1)
     if names and single:
-        announce(
-            f"eval: classes of a single row stay in train ({', '.join(single[:10])}{' …' if len(single) > 10 else ''})"
-        )
+        some = ", ".join(single[:10]) + (" …" if len(single) > 10 else "")
+        announce(f"eval: classes of a single row stay in train ({some})")
     usable = {name: rows for name, rows in sorted(groups.items(), key=lambda item: str(item[0])) if len(rows) > 1}
     total = sum(map(len, usable.values()))
-    if not 0 < share < 1:
-        raise InputError(
-            f"data.eval_size: {share} is no share of the rows; write a number between 0 and 1, 0 for no evaluation"
-        )
     if not total:
-        raise InputError("data.eval_size: too few rows to hold any out; give an eval split, or set data.eval_size: 0")
+        raise InputError("data.eval_size: too few rows to hold any out; give an eval split in data.path")
+    count = max(1, round(total * size)) if size < 1 else int(size)
+    if count > total - len(usable):
+        raise InputError(f"data.eval_size: {size} leaves some class no row to train on; hold out less of {total:,}")
     generator, taken = np.random.default_rng(seed), []
-    for name, count in quotas({name: len(rows) for name, rows in usable.items()}, max(1, round(total * share))).items():
-        taken += list(generator.permutation(usable[name])[:count])
+    for name, quota in quotas({name: len(rows) for name, rows in usable.items()}, count).items():
+        taken += list(generator.permutation(usable[name])[:quota])
     return np.flatnonzero(np.isin(leaders, taken))
 
 
@@ -119,6 +114,5 @@ def warn_of_copies(splits: Mapping[str, tuple[list, list[str] | None]], train: s
     torn = {key for key, found in labels.items() if len(found) > 1}
     rows = Counter(key for key in keys if key in torn)
     if torn:
-        warn(
-            f"{train}: {plural(sum(rows.values()), 'row')} with equal inputs but different labels ({len(torn):,} inputs)"
-        )
+        count = plural(sum(rows.values()), "row")
+        warn(f"{train}: {count} with equal inputs but different labels ({plural(len(torn), 'input')})")

@@ -7,25 +7,31 @@ from typing import Any
 from hfft import checks, columns, folders, holdout, labels, memory, readers
 from hfft.jsonrows import from_lines
 from hfft.messages import InputError, announce
-from hfft.source import Problem, Source, cut
+from hfft.source import Source
 from hfft.tables import READERS
 
 
-def read_inputs(given: Any, task: Any, data: Any) -> Source:
+def read_inputs(given: Any, task: Any, data: Any, need_truth: bool) -> Source:
     """The rows of one input, of any form."""
     pictures = "image" in [name.rstrip("?") for name in task.columns]
-    main = "image" if pictures else next(name.rstrip("?") for name in task.columns)
-    if given == "-" if isinstance(given, str) else False:
+    if isinstance(given, str) and given == "-":
         return from_lines(sys.stdin.read(), "stdin")
     if isinstance(given, os.PathLike) or (isinstance(given, str) and (pictures or is_path(given))):
-        return read_place(os.path.expanduser(os.fspath(given)), data, pictures)
-    if isinstance(given, str):
-        given = [given]
-    if isinstance(given, list | tuple) and given and not isinstance(given[0], dict):
-        given = [{main: value} for value in given]
-    elif not isinstance(given, list | tuple) and not hasattr(given, "columns") and not hasattr(given, "with_format"):
-        given = [given] if isinstance(given, dict) else [{main: given}]
-    return memory.one_split(given, "input")
+        return read_place(os.path.expanduser(os.fspath(given)), data, pictures, need_truth)
+    if hasattr(given, "with_format") or hasattr(given, "iloc"):
+        return memory.one_split(given, "input")
+    names = [name.rstrip("?") for name in task.columns]
+    rows = given if isinstance(given, list | tuple) else [given]
+    return memory.one_split([as_row(row, names) for row in rows], "input")
+
+
+def as_row(value: Any, names: list[str]) -> dict[str, Any]:
+    """A bare value as the task's first column, a tuple as its first columns (a pair of texts)."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, tuple):
+        return dict(zip(names, value, strict=False))
+    return {names[0]: value}
 
 
 def is_path(given: str) -> bool:
@@ -34,7 +40,7 @@ def is_path(given: str) -> bool:
     return "\n" not in given and len(given) < 4096 and (os.path.exists(given) or ending in READERS)
 
 
-def read_place(path: str, data: Any, pictures: bool) -> Source:
+def read_place(path: str, data: Any, pictures: bool, need_truth: bool) -> Source:
     """A file of rows, one picture, or a folder."""
     if not os.path.exists(path):
         raise InputError(str(readers.missing(path)).replace("data.path: ", "", 1))
@@ -43,9 +49,15 @@ def read_place(path: str, data: Any, pictures: bool) -> Source:
             return folders.pictures_source([os.path.abspath(path)], [os.path.basename(path)])
         return readers.read_table(path, os.path.basename(path), fitting(data.load, path))
     found = [file for file in folders.walk(path) if folders.is_image(file)]
-    if pictures and found and not any(file.lower().startswith("metadata.") for file in os.listdir(path)):
+    if (
+        pictures
+        and found
+        and not need_truth
+        and not any(file.lower().startswith("metadata.") for file in os.listdir(path))
+    ):
         return folders.pictures_source([os.path.join(os.path.abspath(path), file) for file in found], found)
-    data.load = {}
+    if found and pictures:
+        data.load = {}
     sources = readers.read_folder(path, data, pictures, as_one=True)
     return readers.the_only_split(sources, path)
 
@@ -66,7 +78,7 @@ def mapping(given: dict, wanted: list[str], source: Source) -> dict:
             all(part in source.columns for part in several) or not (name in source.columns or guess(name, source))
         ):
             used[name] = parts
-        elif name in known:
+        elif name in known and list(source.columns) != [name]:
             announce(f"columns: the input has no {'+'.join(several)}, so {name} is found by name")
     return used
 
@@ -74,35 +86,29 @@ def mapping(given: dict, wanted: list[str], source: Source) -> dict:
 def guess(name: str, source: Source) -> bool:
     """Whether the column would be found without the recipe's name."""
     try:
-        columns.find(name, source, set())
+        columns.find([name], source, set())
     except InputError:
         return False
     return True
 
 
-def check_inputs(data: Any, picked: dict[str, Source], need_truth: bool, label_names: list[str] | None):
-    """(good rows, classes or None). Every bad row is named; nothing is skipped, for each row wants an answer."""
-    split, source = next(iter(picked.items()))
-    found: list[Problem] = []
+def check_inputs(data: Any, source: Source, label_names: list[str] | None) -> tuple[checks.Checked, list[str] | None]:
+    """(the rows, classes or None)."""
+    found: checks.Found = {"input": []}
+    picked = {"input": source}
     for column in [name for name in source.columns if name != "label"]:
-        found += columns.RULES.get(column, columns.other)(source, column, data.join)
-    keys = checks.check_pictures(picked, split, found, None) if "image" in source.columns else holdout.text_keys(source)
-    names = None
-    if need_truth and "label" in source.columns:
+        found["input"] += columns.RULES.get(column, columns.other)(source, column, data.join)
+    pictures = "image" in source.columns
+    keys = checks.check_pictures(picked, "input", found["input"], None) if pictures else holdout.text_keys(source)
+    names, classes = None, None
+    if "label" in source.columns:
         names, problems = labels.read_names(source)
-        rename = data.labels if isinstance(data.labels, dict) else {}
-        names = (
-            [{str(key): str(value) for key, value in rename.items()}.get(str(name), name) for name in names]
-            if rename
-            else names
-        )
-        found += problems
-        if label_names:
-            found += labels.mark_unknown(source, names, label_names, "the model")
-        else:
-            source.columns["label"], source.features = names, {}
-    if found:
-        raise InputError(
-            *cut([problem.line(source) for problem in sorted(found, key=lambda problem: problem.position)])
-        )
-    return checks.Checked(source, names if label_names else None, keys), label_names
+        if isinstance(data.labels, dict):
+            rename = {str(key): str(value) for key, value in data.labels.items()}
+            names = [rename.get(str(name), name) for name in names]
+        class_names = getattr(source.features.get("label"), "names", None)
+        classes = label_names or labels.order(names, class_names, data.labels)
+        found["input"] += problems + labels.mark_unknown(source, names, classes, "the model")
+    data.on_bad_row = "error"
+    checks.settle(data, picked, found)
+    return checks.Checked(source, names, keys), classes

@@ -12,7 +12,8 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a recipe: every section, every part with its options, every key of the libraries."""
     kinds = {name: kind for name, kind in known.DATA.items() if name not in ("load", "filters", "augment")}
     data = {name: values.schema_of(kind) for name, kind in kinds.items()}
-    data |= {"load": mapping(known.load_known("sklearn:") | known.load_known()), "filters": part_list("filters"), "augment": part_list("augment")}
+    data |= {"filters": part_list("filters"), "augment": part_list("augment")}
+    data["load"] = mapping(known.load_known(embedded=True) | known.load_known())
     model = mapping(known.model_known())
     train = mapping(known.train_known())
     properties: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Lt
@@ -55,27 +56,31 @@ DATA = get_type_hints(DataSection, include_extras=True)
 del MODEL["options"]
 
 
+@cache
 def model_known() -> dict[str, Any]:
     """Key -> type of everything that `model` takes."""
     return {name: schema.to_type(option.annotation) for name, option in schema.model_keys().items()} | MODEL
 
 
+@cache
 def train_known() -> dict[str, Any]:
     """Key -> type of everything that `train` takes."""
     fields = {name: option for name, option in schema.train_fields().items() if name not in rules.REFUSED}
     return {name: values.train_type(name, option) for name, option in {**fields, **rules.EXTRA_TRAIN}.items()}
 
 
+@cache
 def peft_known(peft_type: str) -> dict[str, Any]:
     """Key -> type of everything that the PeftConfig of a peft_type takes from a recipe."""
     fields = {name: option for name, option in schema.peft_fields(peft_type).items() if name not in rules.REFUSED_PEFT}
     return {name: values.peft_type(name, option) for name, option in fields.items()}
 
 
-def load_known(path: Any = None) -> dict[str, Any]:
+@cache
+def load_known(embedded: bool = False) -> dict[str, Any]:
     """Key -> type of everything that `data.load` takes: of the libraries' readers, or of hfft's own for `sklearn:`."""
-    own = isinstance(path, str) and path.startswith("sklearn:")
-    found = lookup.arguments(lookup.function(lookup.PACKAGE / "embedded.py", "read")) if own else schema.load_keys()
+    source = lookup.PACKAGE / "embedded.py"
+    found = lookup.arguments(lookup.function(source, "read")) if embedded else schema.load_keys()
     return {name: schema.to_type(option.annotation) for name, option in found.items()}
 
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-from hfft.lookup import hint
+from hfft.lookup import hint, nearest
 from hfft.messages import InputError, announce, warn
 from hfft.source import Problem, Source, plural, shown
 
@@ -120,28 +120,30 @@ def mark_spellings(
         groups.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), []).append(name)
     usual: dict[str, str] = {}
     for group in groups.values():
-        first, *rest = sorted(group, key=lambda name: (-counts[name], name != name.strip(), name))
-        usual.update(dict.fromkeys(rest, first))
+        best, *rest = sorted(group, key=lambda name: (-counts[name], name != name.strip(), name))
+        usual.update(dict.fromkeys(rest, best))
     if not usual:
         return
     for split, names in splits.items():
-        for i, name in enumerate(names):
-            if name in usual:
-                first = usual[name]
-                what = f"{name!r} is another spelling of {first!r} ({plural(counts[name], 'row')} against {counts[first]:,})"
-                problems[split].append(
-                    Problem(i, "label", name, what, f"write {first!r}, or data.labels: {{{name!r}: {first!r}}}")
-                )
+        for i, given in enumerate(names):
+            if given is not None and given in usual:
+                best = usual[given]
+                against = f"{plural(counts[given], 'row')} against {counts[best]:,}"
+                what = f"{given!r} is another spelling of {best!r} ({against})"
+                instead = f"write {best!r}, or data.labels: {{{given!r}: {best!r}}}"
+                problems[split].append(Problem(i, "label", given, what, instead))
                 names[i] = None
 
 
 def mark_unknown(source: Source, names: list[str | None], ordered: list[str], known_from: str) -> list[Problem]:
     """Rows whose label is none of the classes."""
     classes, found = set(ordered), []
+    some = f" ({', '.join(ordered[:10])}{' …' if len(ordered) > 10 else ''})"
     for i, name in enumerate(names):
         if name is not None and name not in classes:
-            near = hint(name, ordered).strip()
-            found.append(Problem(i, "label", name, f"{name!r} is not among the classes of {known_from}", near or WRITE))
+            near = nearest(name, ordered)
+            instead = f"write {near!r}, or set data.on_bad_row: skip" if near else WRITE
+            found.append(Problem(i, "label", name, f"{name!r} is no class of {known_from}{some}", instead))
             names[i] = None
     return found
 
@@ -193,12 +195,11 @@ def check_classes(names: list[str | None], ordered: list[str], where: str) -> No
     counts = Counter(name for name in names if name is not None)
     rows = sum(counts.values())
     if len(counts) == 1:
-        raise InputError(
-            f"{where}: all {plural(rows, 'row')} have the one label '{next(iter(counts))}'; a classifier needs two classes"
-        )
+        only = next(iter(counts))
+        raise InputError(f"{where}: the one label of {plural(rows, 'row')} is '{only}'; a classifier needs two classes")
     if len(counts) == rows:
         raise InputError(
-            f"{where}: every row has a label of its own ({plural(rows, 'row')}); is data.columns.label the right column?"
+            f"{where}: {plural(rows, 'row')}, each with a label of its own; name the class column in data.columns"
         )
     if len(counts) > max(20, rows / 2):
         warn(f"{where}: {len(counts):,} classes in {plural(rows, 'row')}; is data.columns.label the right column?")

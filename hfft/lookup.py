@@ -52,19 +52,23 @@ def distance(a: str, b: str, limit: int = 99) -> int:
             row.append(min(row[-1] + 1, before[j] + 1, before[j - 1] + (x != y)))
             if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
                 row[j] = min(row[j], last[j - 2] + 1)
+        if min(row) > limit and min(before) > limit:
+            return limit + 1
     return row[-1]
 
 
 def closest(word: str, candidates: Iterable[str]) -> list[str]:
     """All candidates at the smallest distance (capitals count half a letter); none if over a third differs."""
-    limit = max(1, len(word) // 3)
-    found: dict[str, float] = {}
-    for name in dict.fromkeys(candidates):
-        steps = min(distance(word, name, limit), distance(word.lower(), name.lower(), limit) + 0.5)
-        if steps <= limit:
-            found[name] = steps
-    best = min(found.values(), default=0)
-    return [name for name, steps in found.items() if steps == best]
+    every = list(dict.fromkeys(candidates))
+    for limit in (1, max(1, len(word) // 3)):  # one letter first: the usual case, and quickly decided
+        found: dict[str, float] = {name: distance(word, name, limit) for name in every}
+        for name in every:
+            if word != word.lower() or name != name.lower():
+                found[name] = min(found[name], distance(word.lower(), name.lower(), limit) + 0.5)
+        best = min(found.values(), default=limit + 1)
+        if best <= limit:
+            return [name for name, steps in found.items() if steps == best]
+    return []
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Rows that are already in memory, or that `datasets` loads: Dataset, DatasetDict, DataFrame, lists of dicts -> Source."""
+"""Rows in memory, or that `datasets` loads -> Source: Dataset, DatasetDict, DataFrame, lists of dicts, the Hub."""
 
 import os
 from typing import Any

@@ -188,7 +188,9 @@ def _mend_batchnorm(net: PreTrainedModel) -> None:
     for module in odd:
         module.momentum = 0.1
     if odd:
-        announce(f"BatchNorm momentum 0.1 in {len(odd)} layers (the checkpoint's is TensorFlow's decay, not a momentum)")
+        announce(
+            f"BatchNorm momentum 0.1 in {len(odd)} layers (the checkpoint's is TensorFlow's decay, not a momentum)"
+        )
 
 
 def head_modules(net: torch.nn.Module) -> list[str]:
@@ -198,11 +200,7 @@ def head_modules(net: torch.nn.Module) -> list[str]:
         head = inner.get_classifier()
         return ["timm_model." + name for name, module in inner.named_modules() if module is head and name]
     prefix = net.base_model_prefix
-    return [
-        name
-        for name, child in net.named_children()
-        if name != prefix and any(True for _ in child.parameters())
-    ]
+    return [name for name, child in net.named_children() if name != prefix and any(True for _ in child.parameters())]
 
 
 def save(net, processor, folder: str | Path, **options) -> None:

@@ -11,28 +11,29 @@ FIRST = 10**9  # overrides are told after the mistakes of the file, in their ord
 LISTS: list[Path_] = [("tuning",), ("objectives",), ("export",), ("metrics",), ("data", "filters"), ("data", "augment")]
 
 
-def apply(source: Source, overrides: Sequence[str]) -> None:
-    """Write overrides into `source`; their spot is the command line. Raises InputError for all that cannot be."""
+def apply(source: Source, overrides: Sequence[str], base: Path_ = ()) -> None:
+    """Write overrides into `source`, below `base`; their spot is the command line. Raises InputError."""
     problems = []
     for number, text in enumerate(overrides):
         try:
-            override(source, text, number)
+            override(source, text, number, base)
         except InputError as error:
             problems += error.lines
     if problems:
         raise InputError(*problems)
 
 
-def override(source: Source, text: str, number: int) -> None:
+def override(source: Source, text: str, number: int, base: Path_) -> None:
     """Write one override. Raises InputError, one line, if it is no `key.path=value` or the path cannot be."""
     name, equals, value = text.partition("=")
-    path: Path_ = tuple(int(step) if step.isascii() and step.isdigit() else step for step in name.strip().split("."))
+    steps = name.strip().split(".")
+    path: Path_ = base + tuple(int(step) if step.isascii() and step.isdigit() else step for step in steps)
     hidden = any(isinstance(step, str) and SECRET.fullmatch(step) for step in path)
     shown = name + "=…" if hidden or positions.TOKEN.search(text) else text
     spot = Spot(FIRST, number, f"command line: {shown}")
     if not equals or not name.strip():
         raise InputError(f"{spot.text}: an override is key.path=value, such as train.learning_rate=5e-4")
-    if "" in path or isinstance(path[0], int):
+    if "" in path or steps[0].isdigit():
         raise InputError(f"{spot.text}: {name!r} is no path of keys, such as train.learning_rate")
     given = valued(source, value, path, spot)
     reach(source, path, spot)[path[-1]] = given.data

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import os
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from hfft.messages import InputError, warn
 from hfft.source import File, Problem, Source, plural, shown
 
 SMALL, LONG = 8, 20  # pixels, ratio of the sides: below and above, a picture is hardly meant
-REPLACE = "replace or remove the file"
+REPLACE = "replace or remove the picture, or set data.on_bad_row: skip"
 
 
 @dataclass
@@ -43,7 +44,8 @@ def to_cells(source: Source, column: str) -> tuple[Any, list[Problem]]:
     values = source.columns[column]
     if isinstance(values, pa.ChunkedArray) and values.type == kind and all_readable(values, source):
         return values, []
-    cells, problems = [], []
+    cells: list[dict[str, Any] | None] = []
+    problems = []
     for i in range(len(values)):
         value = values[i].as_py() if isinstance(values, pa.ChunkedArray) else values[i]
         try:
@@ -128,7 +130,7 @@ def real(folder: str) -> str:
 
 def check_images(source: Source, column: str = "image", limit: int | None = None) -> Check:
     """Read every picture, decode all (or `limit`, evenly spread), and say which cannot be used."""
-    from PIL import ImageFile
+    from PIL import Image, ImageFile
 
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise InputError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, so damaged pictures would pass; switch it off")
@@ -139,7 +141,8 @@ def check_images(source: Source, column: str = "image", limit: int | None = None
     def one(i: int) -> tuple[bytes, str | None, list[str]]:
         return look(cells[i].as_py(), decode=limit != 0 and i % step == 0)
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is in `decoded`
         for i, (digest, what, odd) in enumerate(pool.map(one, range(size))):
             check.digests.append(digest)
             if what:

@@ -11,7 +11,7 @@ from hfft.data import load_splits
 from hfft.evaluation import evaluate
 from hfft.messages import announce
 from hfft.predict import Result, load
-from hfft.recipe import Recipe
+from hfft.recipe import DataSection, Recipe
 from hfft.trainer import Trainer
 from hfft.tuning.base import trainable_table
 
@@ -37,18 +37,19 @@ def finetune(recipe: Recipe | dict[str, Any], data=None, *, resume: bool = False
 def prepare(recipe: Recipe, task, args, data=None):
     """(Trainer ready to train, splits): all that can go wrong before the first step."""
     set_seed(args.seed)
-    splits = load_splits(recipe.data, task, seed=args.seed, data_in_memory=data)
+    section = recipe.data or DataSection()
+    splits = load_splits(section, task, seed=args.seed, data_in_memory=data)
     task.setup(recipe.model, splits.train)
     model, loss = task.load_model(recipe.model), task.loss
     for part in recipe.tuning:
         model = lookup.call("tuning", part, model, task=task, train=splits.train)
     for part in recipe.objectives:
         loss = lookup.call("objectives", part, loss, task=task, train=splits.train)
-    augment = [partial(lookup.find("augment", part.name), **part.options) for part in recipe.data.augment]
+    augment = [partial(lookup.find("augment", part.name), **part.options) for part in section.augment]
     train = batches.encoded(splits.train, task, split="train", seed=args.seed, augment=augment)
     splits.report["truncated"] = task.data_report("train").get("truncated", 0)
     held_out = batches.encoded(splits.eval, task, split="eval", seed=args.seed)
     task.data_report("eval")
-    announce("parameters by block\n" + trainable_table(model))
+    announce(trainable_table(model))
     stopping = arguments.early_stopping(recipe)
     return Trainer(model, args, task=task, loss=loss, train=train, eval=held_out, early_stopping=stopping), splits

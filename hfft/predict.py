@@ -36,7 +36,9 @@ class Result:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             encoded = self.task.encode({name: values for name, values in batch.items() if name != "row"})
-            inputs = self.task.collate([dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)])
+            inputs = self.task.collate(
+                [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+            )
             with torch.inference_mode():
                 outputs = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
             found = self.task.decode(outputs, batch)
@@ -55,7 +57,9 @@ def load(folder: str | Path) -> Result:
     """The run that `hfft train` left in `folder`. Raises CheckpointError when it is none."""
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
-        raise CheckpointError(f"{folder}: no recipe.yaml here, so it is no finished run; name the train.output_dir of one")
+        raise CheckpointError(
+            f"{folder}: no recipe.yaml here, so it is no finished run; name the train.output_dir of one"
+        )
     recipe = Recipe.read(folder / "recipe.yaml")
     section = ModelSection(name=str(folder))
     task = lookup.call("tasks", Part(recipe.task.name, recipe.task.options))

@@ -19,7 +19,9 @@ def check(recipe: Recipe | dict[str, Any], data=None) -> dict[str, Any]:
         trainer, splits = prepare(recipe, task, args, data)
         loss = _one_pass(trainer)
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    announce(f"check: {len(splits.train):,} rows to train on, {len(splits.eval):,} to evaluate, loss {loss:.4f} at the start")
+    announce(
+        f"check: {len(splits.train):,} rows to train on, {len(splits.eval):,} to evaluate, loss {loss:.4f} at the start"
+    )
     return {"data": splits.report, "trainable_parameters": trainable, "loss": loss, "problems": []}
 
 

@@ -123,7 +123,7 @@ def read_folder(path: str, data: Any, pictures: bool, as_one: bool = False) -> d
         named = () if as_one else tuple(filter(None, (data.train if data.train != "train" else None, data.eval)))
         if as_one:
             return {"train": folders.one_split(path, "", [file for file in files if folders.is_image(file)], path)}
-        return folders.class_folders(path, path, named)
+        return folders.class_folders(path, files, path, named)
     found = tables or ([] if pictures else texts)
     if not found:
         kinds = sorted({os.path.splitext(file)[1].lower() or "no ending" for file in files})
@@ -164,15 +164,15 @@ def concatenate(parts: list[Source]) -> Source:
         lacking, more = [sorted(set(a.columns) - set(b.columns)) for a, b in ((first, part), (part, first))]
         if lacking or more:
             which, other, names = (part, first, lacking) if lacking else (first, part, more)
+            here, there = which.files[0].name, other.files[0].name
             raise InputError(
-                f"{which.files[0].name}: lacks the column '{names[0]}' that {other.files[0].name} has; give all files the same columns"
+                f"{here}: lacks the column '{names[0]}', which {there} has; give all files the same columns"
             )
         if {key: str(value) for key, value in part.features.items()} != {
             key: str(value) for key, value in first.features.items()
         }:
-            raise InputError(
-                f"{part.files[0].name}: its column types or class names differ from those of {first.files[0].name}; write them alike"
-            )
+            here, there = part.files[0].name, first.files[0].name
+            raise InputError(f"{here}: its column types or class names differ from those of {there}; write them alike")
     files = [file for part in parts for file in part.files]
     shifts = np.cumsum([0, *[len(part.files) for part in parts[:-1]]])
     return dataclasses.replace(

@@ -16,10 +16,11 @@ from hfft.jsonform import json_schema
 from hfft.known import VERSION, DataSection, ModelSection
 from hfft.lookup import Part
 from hfft.messages import InputError
+from hfft.parts import part
 from hfft.positions import Source, dotted
 from hfft.sections import check_all
 
-__all__ = ["DataSection", "ModelSection", "Part", "Recipe", "json_schema"]
+__all__ = ["DataSection", "ModelSection", "Part", "Recipe", "export_part", "json_schema"]
 
 
 @dataclass(kw_only=True)
@@ -78,6 +79,16 @@ class Recipe:
         return f"{spot}: {dotted(path)}" if spot else dotted(path)
 
 
+def export_part(name: str, options: Sequence[str], trust_code: bool = False) -> Part:
+    """A part of export/ with `key=value` options from the command line, checked as in a recipe."""
+    source = Source({"export": {name: {}}})
+    overriding.apply(source, options, ("export", name))
+    found = part(source, ("export",), "export", trust_code)
+    if source.problems or found is None:
+        raise InputError(*source.lines())
+    return found
+
+
 def entry(item: Part | str) -> Any:
     """A part as a recipe writes it."""
     return item if isinstance(item, str) else {item.name: item.options} if item.options else item.name
@@ -88,7 +99,7 @@ def section(item: ModelSection | DataSection) -> dict[str, Any]:
     default = type(item)()
     given = {each.name: getattr(item, each.name) for each in fields(item)}
     given = {name: value for name, value in given.items() if value != getattr(default, name)}
-    return given | {name: [entry(part) for part in given[name]] for name in ("filters", "augment") if name in given}
+    return given | {name: [entry(each) for each in given[name]] for name in ("filters", "augment") if name in given}
 
 
 def plain(data: Any) -> Any:

@@ -1,4 +1,4 @@
-"""accelerate launch hfft/run.py RECIPE [key=value ...]: the same as `hfft train`, as a script that launchers can start."""
+"""accelerate launch hfft/run.py RECIPE [key=value ...]: `hfft train` as a script that launchers can start."""
 
 import sys
 from pathlib import Path

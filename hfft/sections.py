@@ -126,7 +126,10 @@ def data(source: Source, task: Part | None, trust_code: bool) -> DataSection:
         wanted = known if known is not None else list(given["columns"] or ())
         check_keys(source, ("data", "columns"), dict.fromkeys(wanted, str | list[str]))
     if "load" in given:
-        check_keys(source, ("data", "load"), load_known(given.get("path")), rules.REFUSED_LOAD)
+        path = given.get("path")
+        known_load = load_known(embedded=isinstance(path, str) and path.startswith("sklearn:"))
+        either = load_known(embedded=True) | load_known()
+        check_keys(source, ("data", "load"), known_load if path else either, rules.REFUSED_LOAD)
     found = {kind: parts(source, ("data", kind), kind, trust_code) for kind in ("filters", "augment")}
     return DataSection(**{key: value for key, value in given.items() if key in DATA} | found)
 

@@ -43,6 +43,11 @@ class Source:
         file = self.files[self.file_ids[position]]
         return f"{file.name} {file.unit} {self.numbers[position]}" if file.unit else file.name
 
+    def brief(self, position: int) -> str:
+        """`where` for a list of rows of one kind: the line or row alone, or the file's name."""
+        file = self.files[self.file_ids[position]]
+        return str(self.numbers[position]) if file.unit and len(self.files) == 1 else self.where(position)
+
     def values(self, column: str) -> list:
         """A column as a list of Python values."""
         values = self.columns[column]

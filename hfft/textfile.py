@@ -67,6 +67,7 @@ def decode(data: bytes, name: str, encoding: str) -> str:
         ) from None
     except UnicodeDecodeError as error:
         place = f"line {data.count(10, 0, error.start) + 1} (byte {error.start})"
+        byte = f"byte 0x{data[error.start]:02x}"
         raise InputError(
-            f"{name} {place}: byte 0x{data[error.start]:02x} is not {encoding}; set data.load.encoding to the file's own"
+            f"{name} {place}: {byte} is not {encoding}; set data.load.encoding to the file's own"
         ) from None

@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Seq2SeqTrainer,
 from transformers.trainer_utils import EvalLoopOutput
 
 from hfft import models
-from hfft.batches import EncodedRows, EpochLoader, GlobalBatches, rng_state, set_rng_state, shuffled
+from hfft.batches import EncodedRows, EpochLoader, GlobalBatches, bucketed, rng_state, set_rng_state, shuffled
 from hfft.messages import MachineError, announce
 
 SPEED = ("_runtime", "_per_second", "_flos", "_preparation_time")
@@ -29,7 +29,9 @@ class Progress(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """step 50/300: loss 0.4, ..."""
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in (logs or {}).items() if isinstance(v, float) and not k.endswith(SPEED))
+        shown = ", ".join(
+            f"{k} {v:.4g}" for k, v in (logs or {}).items() if isinstance(v, float) and not k.endswith(SPEED)
+        )
         announce(f"step {state.global_step}/{state.max_steps}: {shown}")
 
 
@@ -88,17 +90,23 @@ class Trainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> EpochLoader:
         """This process's share of each global batch."""
         rows, args = self.train_dataset, self.args
-        seed = args.data_seed if args.data_seed is not None else args.seed
-        in_order = args.train_sampling_strategy == "sequential"
         batches = GlobalBatches(
             num_rows=len(rows),
             batch_size=self._train_batch_size,
-            order=(lambda _: list(range(len(rows)))) if in_order else shuffled(len(rows), seed),
+            order=self._train_order(rows, args.data_seed if args.data_seed is not None else args.seed),
             process=args.process_index,
             num_processes=args.world_size,
             drop_last=args.dataloader_drop_last,
         )
         return self._loader(rows, batches)
+
+    def _train_order(self, rows: EncodedRows, seed: int) -> Callable[[int], list[int]]:
+        lengths, args = rows.lengths(), self.args
+        if args.train_sampling_strategy == "sequential":
+            return lambda epoch: list(range(len(rows)))
+        if lengths is None:
+            return shuffled(len(rows), seed)
+        return bucketed(lengths, seed, self._train_batch_size * args.world_size * args.gradient_accumulation_steps)
 
     def get_eval_dataloader(self, eval_dataset=None) -> EpochLoader:
         """This process's share of the rows, longest first where lengths are known, each row once."""
@@ -138,7 +146,9 @@ class Trainer(Seq2SeqTrainer):
         set_rng_state(state)
         return metrics
 
-    def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"):
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
         """Every row once over all processes; memory grows by what `task.keep` keeps."""
         model = self._wrap_model(self.model, training=False)
         if not self.accelerator._models and model is self.model:
@@ -175,15 +185,17 @@ class Trainer(Seq2SeqTrainer):
 
 
 def _numpy(value):
-    return value.float().cpu().numpy() if torch.is_tensor(value) and value.is_floating_point() else (
-        value.cpu().numpy() if torch.is_tensor(value) else value
+    return (
+        value.float().cpu().numpy()
+        if torch.is_tensor(value) and value.is_floating_point()
+        else (value.cpu().numpy() if torch.is_tensor(value) else value)
     )
 
 
 def _longest_first(rows: EncodedRows) -> list[int]:
-    if "input_ids" not in rows.rows.column_names:
+    lengths = rows.lengths()
+    if lengths is None:
         return list(range(len(rows)))
-    lengths = [len(ids) for ids in rows.rows["input_ids"]]
     return sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)
 
 

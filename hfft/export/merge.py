@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import torch
+from peft.utils import ModulesToSaveWrapper
 
 from hfft import models
 from hfft.messages import InputError, MachineError, announce
@@ -49,11 +50,21 @@ def _merged(adapted):
         raise InputError("export: merge: layer_replication repeats layers that share weights: they cannot be merged")
     if getattr(config, "alora_invocation_tokens", None):
         raise InputError("export: merge: aLoRA acts after its invocation tokens only: it cannot be merged")
+    model = copy.deepcopy(adapted).eval()
+    _put_trained_modules_in_place(model)
     try:
-        return copy.deepcopy(adapted).eval().merge_and_unload(safe_merge=True)
+        return model.merge_and_unload(safe_merge=True)
     except (NotImplementedError, ValueError, AttributeError) as error:
         why = re.sub(r"\s+", " ", str(error)) or "peft has no merge for it"
         raise InputError(f"export: merge: {method} cannot be merged: {why[:200]}") from error
+
+
+def _put_trained_modules_in_place(adapted) -> None:
+    """`modules_to_save` instead of their originals; peft's own merge does so too, but not for heads of several layers."""
+    for name, module in list(adapted.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper) and module.active_adapters:
+            parent, _, child = name.rpartition(".")
+            setattr(adapted.get_submodule(parent), child, module.modules_to_save[module.active_adapters[0]])
 
 
 def _compare(before: torch.Tensor, after: torch.Tensor) -> None:

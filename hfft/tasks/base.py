@@ -56,7 +56,7 @@ class Task:
         raise TypeError(f"{type(self).__name__} has no loss")
 
     def keep(self, outputs, inputs: Inputs) -> dict[str, Any]:
-        """What evaluation remembers of a batch: name -> array or list with one entry per row (an argmax, not logits)."""
+        """What evaluation remembers of a batch: name -> array or list, one entry a row (an argmax, not logits)."""
         raise TypeError(f"{type(self).__name__} has no keep")
 
     def metrics(self, kept: dict[str, np.ndarray]) -> dict[str, float]:

@@ -136,6 +136,9 @@ def _refuse(model, method: str, options: dict, fields: set[str], heads: list[str
     if _is_prompt(method) and not _reads_text(model):
         reads = getattr(model, "main_input_name", "no text")
         raise InputError(f"tuning: peft: {method} puts virtual tokens before a text; this model reads {reads}")
+    if getattr(model.config, "tf_padding", False) and method != "LN_TUNING":
+        why = "this model's TensorFlow padding reads the stride of its convolutions, which peft's layers do not have"
+        raise InputError(f"tuning: peft: {method}: {why}; use LN_TUNING, frozen, or the same network from timm")
     for (name, value), why in REFUSED_OPTIONS.items():
         given = options.get(name)
         if given is not None and (value is None or given == value):
