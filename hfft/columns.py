@@ -92,7 +92,8 @@ def find(missing: list[str], source: Source, taken: set[str]) -> dict[str, str]:
             candidates = [column for column in free if is_candidate(name, source, column)]
             if len(candidates) > 1:
                 raise unclear(name, source, f"{len(candidates)} could be ({', '.join(candidates)})")
-            found.update({name: column for column in candidates})
+            if candidates:
+                found[name] = candidates[0]
     for name in missing:
         if name not in found:
             raise unclear(name, source, "none is left")

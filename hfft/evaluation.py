@@ -38,7 +38,8 @@ def of_run(folder: str, *, data: str | None = None, split: str | None = None) ->
         if split is not None:
             section = section.model_copy(update={"path": data, "eval": split})
             return evaluate(result, load_splits(section, result.task, seed=_seed(result), splits=[split]).others[split])
-        return evaluate(result, read_rows(data, result.task, section, need_truth=True))
+        rows = read_rows(data, result.task, section, need_truth=True, label_names=result.task.names)
+        return evaluate(result, rows)
     if section is None:
         raise InputError(f"{folder}: this run's data was in memory; name other data with --data")
     splits = load_splits(section, result.task, seed=_seed(result), splits=[split] if split else [])

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Lt
 
 from hfft import lookup, rules, schema, values
 from hfft.lookup import Part
-from hfft.positions import Path_, Source, kind_of
+from hfft.positions import Path_, Source, dotted, kind_of
 
 VERSION = 1
 TOP = ("version", "task", "model", "data", "tuning", "objectives", "metrics", "train", "export")
@@ -101,7 +101,9 @@ def check_keys(source: Source, path: Path_, known: Mapping[str, Any], told: Mapp
     """The mapping at `path`; notes its unknown keys and the values that do not fit. {} if it is no mapping."""
     given = rules.value_at(source.data, path)
     if not isinstance(given, dict):
-        source.add(path, f"expected a mapping (key: value), got {kind_of(given)}")
+        first = {"model": "name", "data": "path"}.get(dotted(path)) if isinstance(given, str) else None
+        remedy = f"; write {dotted(path)}: {{{first}: {given}}}" if first else ""
+        source.add(path, f"expected a mapping (key: value), got {kind_of(given)}{remedy}")
         return {}
     rules.unknown_keys(source, path, known, told or {}, homes)
     for key, value in given.items():

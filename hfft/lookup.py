@@ -77,7 +77,7 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def hint(word: str, candidates: Iterable[str]) -> str:
-    """ " Did you mean 'x'?", with every candidate that is as near as the nearest ('f16': bf16 or fp16), or ""."""
+    """The text " Did you mean 'x'?" with every candidate as near as the nearest ('f16': bf16 or fp16), or nothing."""
     near = closest(word, candidates)
     return " Did you mean " + " or ".join(repr(name) for name in near[:4]) + "?" if near else ""
 
@@ -100,7 +100,7 @@ def file_of(kind: str, name: str) -> Path:
 
 
 def list_of(candidates: Sequence[str]) -> str:
-    """ " There are: a, b", or " There are none"."""
+    """What there is, for a message that has no nearest name: " There are: a, b", or " There are none"."""
     return " There are: " + ", ".join(candidates) if candidates else " There are none"
 
 

@@ -87,11 +87,13 @@ def read_saved(path: str, where: str) -> dict[str, Source]:
     from datasets import load_from_disk
 
     try:
-        return read_memory(load_from_disk(path))
-    except InputError:
-        raise
+        loaded = load_from_disk(path)
     except Exception as error:  # whatever arrow, json or the file system say of a damaged folder
         raise InputError(f"{where}: is no complete save_to_disk folder ({first_line(error)}); save it again") from None
+    sources = read_memory(loaded)
+    for split, source in sources.items():
+        source.files = [File(split, "row", os.path.abspath(path), absolute=True)]
+    return sources
 
 
 def read_hub(data: Any, path: str) -> dict[str, Source]:

@@ -33,18 +33,25 @@ def load_config(model) -> PreTrainedConfig:
                 f"model.config: {type(config).__name__} has no {key!r}." + lookup.hint(key, config.to_dict())
             )
         setattr(config, key, value)
-    if config.model_type == "timm_wrapper" and config.model_args:
-        config.model_args = {k: v for k, v in config.model_args.items() if k not in TIMM_ARGS}
+    _mend_timm(config)
     return config
+
+
+def _mend_timm(config: PreTrainedConfig) -> None:
+    if config.model_type == "timm_wrapper":  # a dict even when empty: timm reads it back without asking
+        config.model_args = {k: v for k, v in (config.model_args or {}).items() if k not in TIMM_ARGS}
 
 
 def _fresh_config(config: dict | str | None) -> PreTrainedConfig:
     try:
         if isinstance(config, dict):
-            return AutoConfig.for_model(**config)
-        return AutoConfig.from_pretrained(config, trust_remote_code=False)
+            fresh = AutoConfig.for_model(**config)
+        else:
+            fresh = AutoConfig.from_pretrained(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"model.config cannot be used: {_first_line(error)}") from error
+    _mend_timm(fresh)
+    return fresh
 
 
 def _subfolder(model) -> dict[str, Any]:
@@ -205,9 +212,18 @@ def head_modules(net: torch.nn.Module) -> list[str]:
 
 def save(net, processor, folder: str | Path, **options) -> None:
     """Write model and tokenizer or processor as plain transformers, timm and peft code loads them."""
+    if hasattr(net, "timm_model") and not hasattr(net, "peft_config"):  # timm knows no prefix; transformers adds it
+        weights = options.pop("state_dict", None) or net.state_dict()
+        options["state_dict"] = {name.removeprefix("timm_model."): weight for name, weight in weights.items()}
     net.save_pretrained(folder, **options)
     if processor is not None and options.get("is_main_process", True):
         processor.save_pretrained(folder)
+
+
+def remember_base(net, weights: dict[str, torch.Tensor]) -> None:
+    """Keep the weights from before the adapter, for `save_final`; references to them, no copies."""
+    if hasattr(net, "peft_config") and head_modules(net.get_base_model()):
+        net.base_weights = weights
 
 
 def save_final(net, processor, folder: str | Path) -> None:

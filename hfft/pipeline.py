@@ -41,8 +41,10 @@ def prepare(recipe: Recipe, task, args, data=None):
     splits = load_splits(section, task, seed=args.seed, data_in_memory=data)
     task.setup(recipe.model, splits.train)
     model, loss = task.load_model(recipe.model), task.loss
+    before = dict(model.state_dict())
     for part in recipe.tuning:
         model = lookup.call("tuning", part, model, task=task, train=splits.train)
+    models.remember_base(model, before)
     for part in recipe.objectives:
         loss = lookup.call("objectives", part, loss, task=task, train=splits.train)
     augment = [partial(lookup.find("augment", part.name), **part.options) for part in section.augment]

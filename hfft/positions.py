@@ -153,6 +153,8 @@ def explained(error: yaml.MarkedYAMLError) -> str:
         what += "; put quotes around text that contains ': '"
     elif "'\\t'" in what:
         what += "; indent with spaces, not tabs"
+    elif "node content, but found ':'" in what:
+        what += "; a key is missing before ':'"
     elif "quoted scalar" in what:
         what += "; a quote is not closed"
     return " ".join(what.split())

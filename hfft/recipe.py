@@ -22,6 +22,12 @@ from hfft.sections import check_all
 
 __all__ = ["DataSection", "ModelSection", "Part", "Recipe", "export_part", "json_schema"]
 
+NEEDED = {
+    "model": "model: {name: a Hub id or folder}",
+    "data": "data: {path: a Hub id, file or folder}",
+    "train": "train: {output_dir: the folder that the run leaves}",
+}
+
 
 @dataclass(kw_only=True)
 class Recipe:
@@ -73,6 +79,13 @@ class Recipe:
         text = yaml.dump(self.to_dict(), Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
         Path(path).write_text(text, encoding="utf-8")
 
+    def require(self, *sections: str) -> None:
+        """Raises InputError for each of these sections that the recipe leaves out."""
+        file = f"{self.source.file}: " if self.source.file else ""
+        absent = [name for name in sections if getattr(self, name) is None]
+        if absent:
+            raise InputError(*[f"{file}the recipe has no {name} section; write {NEEDED[name]}" for name in absent])
+
     def where(self, *path: str | int) -> str:
         """Where the recipe says `path`: "recipes/x.yaml:7:3: data.columns"; for what it leaves out, the section."""
         spot = self.source.spot(path, key=True).text
@@ -120,8 +133,10 @@ class Writer(yaml.SafeDumper):
 
 
 def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quoted = not isinstance(positions.scalar(text), str)
-    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
+    style = None if isinstance(positions.scalar(text), str) else "'"
+    if any(letter in text for letter in "\x85\u2028\u2029"):  # line ends to YAML: only escapes keep them
+        style = '"'
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 Writer.add_representer(str, _text)

@@ -142,7 +142,8 @@ def misspelt(key: str, known: list[str], path: Path_, homes: Homes) -> str:
         where = [(home, other) for home, keys in homes().items() if home != here for other in closest(key, keys)]
         if not near and where and len(key) > 2 and distance(key, where[0][1]) <= 1:
             return f"unknown key {key!r}. Did you mean {where[0][1]!r} under {where[0][0] or 'the top level'}?"
-    return f"unknown key {key!r}.{hint(key, known)}"
+    few = f"; there are: {', '.join(known)}" if len(known) <= 14 else ""
+    return f"unknown key {key!r}" + (f".{hint(key, known)}" if near else few)
 
 
 def missing(source: Source, path: Path_, key: str, known: Iterable[str], what: str) -> None:

@@ -172,8 +172,9 @@ def auto_mapping(name: str) -> dict[str, str]:
         for node in tree(package("transformers") / "models" / "auto" / file).body:
             call = getattr(node, "value", None)
             target = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
-            if isinstance(call, ast.Call) and call.args and name in (target, ast.unparse(call.func).split(".")[0]):
-                found |= dict(literal(call.args[0]) or {})
+            if isinstance(call, ast.Call) and name in (target, ast.unparse(call.func).split(".")[0]):
+                for given in [*call.args, *[keyword.value for keyword in call.keywords]]:
+                    found |= dict(literal(given) or {})
     return found
 
 
@@ -186,8 +187,10 @@ def model_types() -> list[str]:
 def config_fields(model_type: str) -> dict[str, Option]:
     """The keys of the config class of a model_type; none if it is not known or its file is not where files are."""
     root, name = package("transformers"), auto_mapping("CONFIG_MAPPING_NAMES").get(model_type)
-    folder = auto_mapping("SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(model_type, model_type.replace("-", "_"))
-    files = sorted((root / "models" / folder).glob("configuration_*.py"))
+    special, every = auto_mapping("SPECIAL_MODEL_TYPE_TO_MODULE_NAME"), auto_mapping("CONFIG_MAPPING_NAMES")
+    same = [model_type, *[other for other in every if every[other] == name]]  # gpt-sw3 has gpt2's config
+    folders = [special.get(other, other.replace("-", "_")) for other in same]
+    files = [file for folder in folders for file in sorted((root / "models" / folder).glob("configuration_*.py"))]
     path = next((file for file in files if name in classes(file)), None)
     if name is None or path is None:
         return {}

@@ -69,16 +69,10 @@ def check_version(source: Source) -> None:
 def model(source: Source) -> ModelSection:
     """The section `model`."""
     given = check_keys(source, ("model",), model_known(), rules.REFUSED_MODEL)
-    if not given and isinstance(source.data["model"], dict):
-        source.add(
-            ("model",), "is empty; write name: a Hub id or folder, or config: {model_type: …} for random weights"
-        )
-    if given and given.get("name") is None and given.get("config") is None:
-        what = "needs a name (a Hub id or folder), or a config for random weights"
-        if not any(
-            key in lookup.closest(other, MODEL) for other in given for key in ("name", "config") if other not in MODEL
-        ):
-            source.add(("model",), what)
+    misspelt = {lookup.nearest(key, MODEL) for key in given if key not in MODEL}
+    absent = given.get("name") is None and given.get("config") is None
+    if absent and not {"name", "config"} & misspelt and isinstance(source.data["model"], dict):
+        source.add(("model",), "has neither name nor config; " + START)
     if isinstance(given.get("config"), dict):
         config(source, given)
     elif given.get("config") is not None and given.get("name") is not None:
@@ -149,10 +143,14 @@ def split_names(source: Source, given: dict) -> None:
         if key not in known and (near := lookup.closest(key, known)) and lookup.distance(key, near[0]) <= 1:
             what = f"unknown split {key!r}.{lookup.hint(key, known)}"
             source.add((*path, key), what, key=True, where=path)
-    for name in asked:
+    for name in [name for name in asked if name not in given["path"]]:
+        likely = [key for key in given["path"] if key not in asked and lookup.distance(key, name) <= 1]
+        if likely:  # 'val' for 'eval': another split's usual name, but this one is asked for
+            what = f"unknown split {likely[0]!r}. Did you mean {name!r}?"
+            source.add((*path, likely[0]), what, key=True, where=path)
+            continue
         option = "train" if name == given.get("train", "train") else "eval"
-        what = f"has no split {name!r}, which data.{option} names; it has {', '.join(given['path'])}"
-        rules.missing(source, path, name, SPLITS, what)
+        source.add(path, f"has no split {name!r}, which data.{option} names; it has {', '.join(given['path'])}")
 
 
 def train(source: Source) -> dict | None:

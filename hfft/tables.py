@@ -50,7 +50,8 @@ def read_parquet(path: str, name: str, load: dict[str, Any]) -> Source:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        table.validate(full=True)  # a flipped bit may leave text that is no UTF-8
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: is damaged or no parquet file ({first_line(error)}); write it again") from None
     return from_table(table, name)
@@ -62,11 +63,11 @@ def read_arrow(path: str, name: str, load: dict[str, Any]) -> Source:
     from pyarrow import feather
 
     try:
-        try:
-            table = feather.read_table(path, memory_map=False)
-        except pa.ArrowInvalid:
-            with open(path, "rb") as file:
-                table = pa.ipc.open_stream(file).read_all()
+        with open(path, "rb") as file:
+            is_stream = file.read(4) not in (b"ARRO", b"FEA1")
+            file.seek(0)
+            table = pa.ipc.open_stream(file).read_all() if is_stream else feather.read_table(path, memory_map=False)
+        table.validate(full=True)  # a flipped bit may leave offsets that point outside the file
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: is damaged or no arrow file ({first_line(error)}); write it again") from None
     return from_table(table, name)

@@ -175,7 +175,7 @@ def _shown(value: Any) -> str:
 
 
 def remedy(value: Any, kind: Any) -> str:
-    """ "; write …" where it is clear what was meant, else ""."""
+    """The text "; write …" where it is clear what was meant, else nothing."""
     wanted = members(kind)
     literals = [str(item) for member in wanted if get_origin(member) is Literal for item in get_args(member)]
     if isinstance(value, str):

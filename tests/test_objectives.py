@@ -33,7 +33,8 @@ def same(x):
 
 
 def test_balanced_weights_are_rows_over_classes_times_count():
-    assert scaled("balanced", ["a", "b", "c"], torch.tensor([6, 3, 1]).numpy()) == pytest.approx([5 / 9, 10 / 9, 10 / 3])
+    weights = scaled("balanced", ["a", "b", "c"], torch.tensor([6, 3, 1]).numpy())
+    assert weights == pytest.approx([5 / 9, 10 / 9, 10 / 3])
 
 
 def test_a_class_without_rows_weighs_one_and_disturbs_no_other():

@@ -1,4 +1,4 @@
-"""Every method of the installed peft on a tiny BERT and a tiny ViT: trains, reloads and merges, or is refused in a line.
+"""Every method of the installed peft on a tiny BERT and a tiny ViT: trains, reloads, merges, or is refused in a line.
 
 The expectation is written down per method, so that a new peft, or a method that starts to work, is noticed.
 """

@@ -12,8 +12,12 @@ import hfft
 from hfft.export.merge import merge
 
 HERE = Path(__file__).parent
-NAMES = ["bert", "llama", "vit", "mobilenet_v2", "convnext", "timm", "timm_resnet"]
+NAMES = ["bert", "llama", "vit", "mobilenet_v2", "convnext", "resnet", "timm", "timm_resnet"]
 TUNINGS = {"full": [], "lora": [{"peft": {"peft_type": "LORA", "r": 4}}]}
+
+
+def tunings(name: str) -> list[str]:
+    return ["full"] if name == "mobilenet_v2" else list(TUNINGS)  # its TensorFlow padding and peft do not go together
 
 
 def finetune(name: str, tuning: str, folder: Path, **train) -> hfft.Result:
@@ -45,7 +49,7 @@ def answers(tmp_path_factory):
     """(name, tuning, way of loading) -> (scores of hfft predict, scores of the plain libraries in a fresh process)."""
     ours, jobs, keys = [], [], []
     for name in NAMES:
-        for tuning in TUNINGS:
+        for tuning in tunings(name):
             folder = tmp_path_factory.mktemp(f"{name}_{tuning}")
             result = finetune(name, tuning, folder)
             kind = tiny.CONFIGS[name][0]
@@ -64,14 +68,14 @@ def answers(tmp_path_factory):
     listing = tmp_path_factory.mktemp("jobs") / "jobs.json"
     listing.write_text(json.dumps(jobs))
     out = subprocess.run([sys.executable, str(HERE / "plain_reload.py"), str(listing)], capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr[-2000:]
+    assert out.returncode == 0, out.stderr[-600:]
     return dict(zip(keys, zip(ours, json.loads(out.stdout.splitlines()[-1]), strict=True), strict=True))
 
 
 WAYS = [
     (name, tuning, way)
     for name in NAMES
-    for tuning in TUNINGS
+    for tuning in tunings(name)
     for way in ("auto", "merged", "timm")
     if (way != "merged" or tuning == "lora") and (way != "timm" or name.startswith("timm"))
 ]

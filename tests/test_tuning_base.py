@@ -15,7 +15,8 @@ def build(name: str):
 
 
 def timm_model(architecture: str, size: int = 64):
-    config = tf.TimmWrapperConfig(architecture=architecture, num_labels=2, pretrained_cfg={"input_size": [3, size, size]})
+    shape = {"input_size": [3, size, size]}
+    config = tf.TimmWrapperConfig(architecture=architecture, num_labels=2, pretrained_cfg=shape)
     torch.manual_seed(0)
     return tf.AutoModelForImageClassification.from_config(config)
 
@@ -23,7 +24,7 @@ def timm_model(architecture: str, size: int = 64):
 HEADS_AND_BLOCKS = {
     "bert": (["classifier"], ["bert.encoder.layer.0", "bert.encoder.layer.1"]),
     "roberta": (["classifier"], ["roberta.encoder.layer.0", "roberta.encoder.layer.1"]),
-    "distilbert": (["pre_classifier", "classifier"], ["distilbert.transformer.layer.0", "distilbert.transformer.layer.1"]),
+    "distilbert": (["pre_classifier", "classifier"], [f"distilbert.transformer.layer.{i}" for i in (0, 1)]),
     "modernbert": (["head", "classifier"], ["model.layers.0", "model.layers.1"]),
     "electra": (["classifier"], ["electra.encoder.layer.0", "electra.encoder.layer.1"]),
     "llama": (["score"], ["model.layers.0", "model.layers.1"]),

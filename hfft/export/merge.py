@@ -60,7 +60,7 @@ def _merged(adapted):
 
 
 def _put_trained_modules_in_place(adapted) -> None:
-    """`modules_to_save` instead of their originals; peft's own merge does so too, but not for heads of several layers."""
+    """`modules_to_save` instead of the originals; peft's merge fails at that for a head of several layers."""
     for name, module in list(adapted.named_modules()):
         if isinstance(module, ModulesToSaveWrapper) and module.active_adapters:
             parent, _, child = name.rpartition(".")

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import re
 
+import torch
 from peft import PromptLearningConfig, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
@@ -90,10 +91,20 @@ def peft(model, *, peft_type: str, **options):
     _check_names(model, options, heads)
     config = _attempt(method, kind, **options)
     _warn_if_unfrozen_by_hand(model)
+    before = small_logits(model)
     adapted = _attempt(method, get_peft_model, model, config)
     keep_batchnorm_frozen(adapted)
-    _attempt(method, small_logits, adapted)  # some methods fail in the first forward pass only
+    after = _attempt(method, small_logits, adapted)  # some methods fail in the first forward pass only
+    _check_untrained(method, before, after)
     return adapted
+
+
+def _check_untrained(method: str, before: torch.Tensor, after: torch.Tensor) -> None:
+    """An untrained adapter changes little or nothing; OFT in peft 0.21 multiplies what 3x3 convolutions read by 9."""
+    change = (after - before).abs().max().item() / max(1.0, before.abs().max().item())
+    if not change < 10:
+        what = f"untrained, it already changes the logits {change:.0f} times over"
+        raise InputError(f"tuning: peft: {method} does not fit the layers of target_modules: {what}")
 
 
 def _method(peft_type: str) -> str:
@@ -200,6 +211,8 @@ def _found_targets(model, method: str, options: dict, fields: set[str], heads: l
         return {}
     inside = None if given is not None else blocks(model)
     layers = _layers(model, method, heads, inside)
+    if given is not None:
+        layers = {name: layer for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)}
     if not layers:
         what = "no linear layer outside the head" if given is not None else f"no layer that {method} can adapt"
         raise InputError(f"tuning: peft: {method}: {given or 'target_modules'}: the model has {what}; name its layers")
@@ -241,7 +254,8 @@ def _adapts(method: str, module: nn.Module) -> bool:
     if method == "BEFT" and getattr(module, "bias", None) is None:
         return False
     if isinstance(module, nn.Conv2d):
-        return method in CONV2D and module.groups == 1
+        fits = method != "OFT" or (module.kernel_size == (1, 1) and module.stride == (1, 1))  # see _check_untrained
+        return method in CONV2D and module.groups == 1 and fits
     return isinstance(module, nn.Linear) or (isinstance(module, Conv1D) and method in CONV1D)
 
 
