@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hfft import folders, memory
+from hfft import embedded, folders, memory
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
 from hfft.source import Source, as_list, plural
@@ -48,6 +48,8 @@ def several(items: str | list[str]) -> list[str]:
 
 def read_path(path: str, data: Any, pictures: bool) -> dict[str, Source]:
     """What lies at one path."""
+    if path.startswith(embedded.PREFIX):
+        return memory.read_memory(embedded.read(path, **data.load))
     path = os.path.expanduser(path)
     if os.path.isdir(path):
         return read_folder(path, data, pictures)

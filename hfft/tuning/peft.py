@@ -8,6 +8,7 @@ Library: https://github.com/huggingface/peft (0.21). Learning rates: `RATES`.
 import dataclasses
 import math
 import re
+import warnings
 
 import torch
 from peft import PromptLearningConfig, get_peft_model
@@ -38,6 +39,12 @@ NUM_VIRTUAL_TOKENS = 20  # where a prompt method's length is not given; arXiv:21
 # Layers other than Linear that a method adapts in peft 0.21 (`_create_new_module` of each; a test goes through all).
 CONV2D = {"LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "HRA", "HIRA", "IA3"}
 CONV1D = {"LORA", "ADALORA", "DEFT", "FOURIERFT", "FROD", "GRALORA", "IA3", "PVERA", "RANDLORA", "VERA"}
+
+EXPECTED = (  # warnings of peft about what is meant to be so
+    "Unsupported layer type",  # LN_TUNING's norms
+    "fan_in_fan_out is set to False",  # GPT-2's Conv1D: peft sets it right
+    "Failed to load the CUDA extension",  # BOFT falls back to plain torch
+)
 
 TASK_TYPES = {  # ending of the model's class -> peft's task type
     "ForSequenceClassification": "SEQ_CLS",
@@ -118,16 +125,22 @@ def _method(peft_type: str) -> str:
 
 
 def _attempt(method: str, function, *args, **options):
-    """Call into peft; whatever it does not like becomes one line."""
+    """Call into peft; whatever it does not like becomes one line, and so does what it warns of."""
     try:
-        return function(*args, **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            result = function(*args, **options)
     except ImportError as error:
         raise MachineError(f"tuning: peft: {method}: {_one_line(error)}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, IndexError) as error:
         raise InputError(f"tuning: peft: {method} does not work here: {_one_line(error)}") from error
+    lines = [_one_line(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    for line in dict.fromkeys(line for line in lines if not line.startswith(EXPECTED)):
+        announce(f"peft: {method}: {line}")
+    return result
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | Warning | str) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."
 
