@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hfft: stopped; resume with --resume", file=sys.stderr)
         return 75
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
     except (OSError, MemoryError) as error:
         if args.debug:
             traceback.print_exc()

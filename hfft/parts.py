@@ -13,7 +13,8 @@ def parts(source: Source, path: Path_, kind: str, trust_code: bool) -> list[Part
     """One part or a list of parts."""
     given = rules.value_at(source.data, path)
     if not isinstance(given, list):
-        present = path[-1] in (rules.value_at(source.data, path[:-1]) or {})
+        holder = rules.value_at(source.data, path[:-1])
+        present = isinstance(holder, dict) and path[-1] in holder
         found = [part(source, path, kind, trust_code)] if present else []
     else:
         found = [part(source, (*path, index), kind, trust_code) for index in range(len(given))]

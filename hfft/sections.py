@@ -117,7 +117,8 @@ def data(source: Source, task: Part | None, trust_code: bool) -> DataSection:
         split_names(source, given)
     if "columns" in given:
         known = column_names(task)
-        wanted = known if known is not None else list(given["columns"] or ())
+        as_given = list(given["columns"]) if isinstance(given["columns"], dict) else []
+        wanted = as_given if known is None else known
         check_keys(source, ("data", "columns"), dict.fromkeys(wanted, str | list[str]))
     if "load" in given:
         path = given.get("path")

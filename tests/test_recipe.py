@@ -252,6 +252,25 @@ def test_mistakes_are_told_all_at_once_in_the_order_of_the_file(tmp_path):
     assert places == [":1:8", ":1:9", ":1:32", ":2:7", ":3:8", "command line"]
 
 
+ANY = [None, 3, 0.5, float("nan"), True, "x", "", [], [1], [[]], [None], {}, {"a": {"b": []}}]
+
+
+@pytest.mark.parametrize("value", ANY)
+def test_any_value_anywhere_is_read_or_refused_in_lines(value):
+    whole = {
+        **SMALL, "version": 1, "model": {"name": "a", "config": {"model_type": "vit"}}, "tuning": [{"peft": {"r": 8}}],
+        "data": {"path": {"train": "a"}, "columns": {"text": "a"}, "load": {"sep": ";"}, "filters": ["dedup"]},
+    }  # fmt: skip
+    for path in [(), *keys(whole), ("tuning", 0), ("data", "labels"), ("metrics",), ("export",), ("objectives",)]:
+        data = json.loads(json.dumps(whole))
+        if path:
+            rules.value_at(data, path[:-1])[path[-1]] = value
+        try:
+            Recipe.from_dict(data if path else value)
+        except InputError as error:
+            assert error.lines and not any("\n" in line for line in error.lines)
+
+
 def test_sections_that_a_command_needs_are_asked_for():
     with pytest.raises(InputError) as error:
         Recipe.from_dict(SMALL).require("model", "data", "train")

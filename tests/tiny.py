@@ -11,18 +11,18 @@ WORDS = "good bad fine poor great awful nice dull film book song a the and not v
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 SIZE = len(SPECIAL) + len(WORDS)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-TEXT = {**SMALL, "vocab_size": SIZE, "max_position_embeddings": 40, "pad_token_id": 0}
+TEXT = {**SMALL, "vocab_size": SIZE, "max_position_embeddings": 260, "pad_token_id": 0}
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 PICTURE = {"image_size": 16, "patch_size": 4}
 
 # name -> (kind, config): kinds are the two tasks' inputs
 CONFIGS = {
     "bert": ("text", lambda: tf.BertConfig(**TEXT, **QUIET)),
-    "roberta": ("text", lambda: tf.RobertaConfig(**{**TEXT, "max_position_embeddings": 44}, **QUIET)),
+    "roberta": ("text", lambda: tf.RobertaConfig(**{**TEXT, "max_position_embeddings": 264}, **QUIET)),
     "distilbert": (
         "text",
         lambda: tf.DistilBertConfig(
-            vocab_size=SIZE, dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=40,
+            vocab_size=SIZE, dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=260,
             dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0, pad_token_id=0,
         ),
     ),
@@ -38,7 +38,7 @@ CONFIGS = {
     "gpt2": (
         "text",
         lambda: tf.GPT2Config(
-            vocab_size=SIZE, n_embd=32, n_layer=2, n_head=2, n_positions=40, resid_pdrop=0.0, embd_pdrop=0.0,
+            vocab_size=SIZE, n_embd=32, n_layer=2, n_head=2, n_positions=260, resid_pdrop=0.0, embd_pdrop=0.0,
             attn_pdrop=0.0, pad_token_id=0, bos_token_id=2, eos_token_id=3,
         ),
     ),
@@ -76,7 +76,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        model_max_length=40,
+        model_max_length=256,
     )
 
 

@@ -12,7 +12,7 @@ from hfft.tasks.base import Inputs, Rows, Task
 
 @dataclass(kw_only=True)
 class TextClassification(Task):
-    """`max_length` cuts texts above so many tokens (default: the model's own limit)."""
+    """A text or a pair in, one class out; `max_length` cuts above so many tokens (default: the model's limit)."""
 
     max_length: int | None = None
 
