@@ -23,4 +23,6 @@ if __name__ == "__main__":
     print("| recipe | mean test accuracy | lowest | highest | seeds |\n|---|---|---|---|---|")
     for name in RECIPES:
         found = [accuracy(name, seed, *sys.argv[1:]) for seed in range(5)]
-        print(f"| digits_vit_{name} | {statistics.mean(found):.3f} | {min(found):.3f} | {max(found):.3f} | {len(found)} |")
+        print(
+            f"| digits_vit_{name} | {statistics.mean(found):.3f} | {min(found):.3f} | {max(found):.3f} | {len(found)} |"
+        )

@@ -112,7 +112,7 @@ def bucketed(lengths: list[int], seed: int, global_batch: int, window: int = 50)
     """epoch -> an order in which each global batch holds rows of like length.
 
     The shuffled rows are sorted inside windows of `window` global batches, then the batches are shuffled; a last,
-    partial batch stays last. So padding is rare and the order is still drawn from (seed, epoch) and the global batch alone.
+    partial batch stays last. Padding is rare, and the order is still drawn from (seed, epoch) and the global batch.
     """
     plain = shuffled(len(lengths), seed)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hfft import columns, fingerprint, holdout, inputs, lookup, memory, readers
-from hfft.checks import Checked, check
+from hfft import lookup
 from hfft.messages import InputError, announce
-from hfft.source import Source, plural
+from hfft.reading import columns, fingerprint, holdout, inputs, memory, readers
+from hfft.reading.checks import Checked, check
+from hfft.reading.source import Source, plural
 
 CHECKED = 20_000  # pictures that are decoded before training starts
 CARVED = "eval"  # how the split is called that was held out of train

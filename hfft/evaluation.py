@@ -1,6 +1,7 @@
 """Metrics of a finished run: measured on the weights as they were read back, in plain arithmetic, each row once."""
 
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
@@ -36,7 +37,7 @@ def of_run(folder: str, *, data: str | None = None, split: str | None = None) ->
     section = result.recipe.data
     if data is not None:
         if split is not None:
-            section = section.model_copy(update={"path": data, "eval": split})
+            section = replace(section, path=data, eval=split)
             return evaluate(result, load_splits(section, result.task, seed=_seed(result), splits=[split]).others[split])
         rows = read_rows(data, result.task, section, need_truth=True, label_names=result.task.names)
         return evaluate(result, rows)

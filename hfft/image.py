@@ -74,7 +74,7 @@ def load_processor(model, config, *, crop: bool):
     """The checkpoint's image processor, or a plain one for a model made from a config.
 
     `model` is the recipe's section (`.name`, `.revision`, `.image_size`); `crop=False` squeezes the whole picture to
-    the input size instead of the checkpoint's centre crop. Both end up in the saved processor, so `predict` does the same.
+    the input size instead of the checkpoint's centre crop. The saved processor has both, so `predict` does the same.
     """
     from transformers import AutoImageProcessor, ViTImageProcessor
 

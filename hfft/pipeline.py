@@ -19,6 +19,7 @@ from hfft.tuning.base import trainable_table
 def finetune(recipe: Recipe | dict[str, Any], data=None, *, resume: bool = False, overwrite: bool = False) -> Result:
     """Fine-tune as the recipe says and leave the run in `train.output_dir`; `data` in memory replaces `data.path`."""
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.from_dict(recipe)
+    recipe.require("model", *([] if data is not None else ["data"]))
     task = lookup.call("tasks", recipe.task)
     args = arguments.training_arguments(recipe, task)
     report.claim_folder(args.output_dir, resume=resume, overwrite=overwrite)

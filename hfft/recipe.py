@@ -10,15 +10,15 @@ from typing import Any, Self
 
 import yaml
 
-from hfft import overrides as overriding
-from hfft import positions
-from hfft.jsonform import json_schema
-from hfft.known import VERSION, DataSection, ModelSection
+from hfft.grammar import overrides as overriding
+from hfft.grammar import positions
+from hfft.grammar.jsonform import json_schema
+from hfft.grammar.known import VERSION, DataSection, ModelSection
+from hfft.grammar.parts import part
+from hfft.grammar.positions import Source, dotted
+from hfft.grammar.sections import check_all
 from hfft.lookup import Part
 from hfft.messages import InputError
-from hfft.parts import part
-from hfft.positions import Source, dotted
-from hfft.sections import check_all
 
 __all__ = ["DataSection", "ModelSection", "Part", "Recipe", "export_part", "json_schema"]
 

@@ -5,6 +5,7 @@ Arguments: a JSON file with [{"folder", "kind", "inputs", "timm"}]; prints one J
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -42,4 +43,4 @@ def scores(job: dict) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([scores(job) for job in json.load(open(sys.argv[1]))]))
+    print(json.dumps([scores(job) for job in json.loads(Path(sys.argv[1]).read_text())]))

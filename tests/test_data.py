@@ -13,9 +13,9 @@ from PIL import Image
 
 from hfft.data import load_splits
 from hfft.filters.dedup import dedup
-from hfft.holdout import quotas
 from hfft.lookup import Part
 from hfft.messages import InputError
+from hfft.reading.holdout import quotas
 
 TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"))
 IMAGE = SimpleNamespace(columns=("image", "label"))

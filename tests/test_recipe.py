@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hfft import positions, rules, schema
+from hfft.grammar import positions, rules, schema
 from hfft.messages import InputError
 from hfft.recipe import DataSection, ModelSection, Part, Recipe, export_part, json_schema
 

@@ -1,4 +1,4 @@
-"""The one Trainer: batches by (seed, epoch, global batch), evaluation that touches nothing, a stop at non-finite steps."""
+"""The one Trainer: batches by (seed, epoch, global batch), evaluation that touches nothing, non-finite steps."""
 
 import random
 

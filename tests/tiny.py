@@ -7,7 +7,7 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, ViTImageProcessor
 
-WORDS = "good bad fine poor great awful nice dull film book song a the and not very it was plot actor scene".split()
+WORDS = """good bad fine poor great awful nice dull film book song a the and not very it was plot actor scene""".split()  # noqa: SIM905
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 SIZE = len(SPECIAL) + len(WORDS)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -22,8 +22,16 @@ CONFIGS = {
     "distilbert": (
         "text",
         lambda: tf.DistilBertConfig(
-            vocab_size=SIZE, dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=260,
-            dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0, pad_token_id=0,
+            vocab_size=SIZE,
+            dim=32,
+            n_layers=2,
+            n_heads=2,
+            hidden_dim=48,
+            max_position_embeddings=260,
+            dropout=0.0,
+            attention_dropout=0.0,
+            seq_classif_dropout=0.0,
+            pad_token_id=0,
         ),
     ),
     "modernbert": (
@@ -38,8 +46,17 @@ CONFIGS = {
     "gpt2": (
         "text",
         lambda: tf.GPT2Config(
-            vocab_size=SIZE, n_embd=32, n_layer=2, n_head=2, n_positions=260, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+            vocab_size=SIZE,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=260,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=3,
         ),
     ),
     "vit": ("image", lambda: tf.ViTConfig(**SMALL, **PICTURE)),
@@ -47,8 +64,9 @@ CONFIGS = {
     "beit": ("image", lambda: tf.BeitConfig(**SMALL, **PICTURE)),
     "swin": (
         "image",
-        lambda: tf.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4,
-                              drop_path_rate=0.0),
+        lambda: tf.SwinConfig(
+            image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4, drop_path_rate=0.0
+        ),
     ),
     "convnext": ("image", lambda: tf.ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=2)),
     "resnet": (
@@ -56,11 +74,20 @@ CONFIGS = {
         lambda: tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
     ),
     "mobilenet_v2": ("image", lambda: tf.MobileNetV2Config(depth_multiplier=0.25, image_size=32)),
-    "timm": ("image", lambda: tf.TimmWrapperConfig(
-        architecture="test_vit", pretrained_cfg={"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3},
-        model_args={"img_size": 32})),
-    "timm_resnet": ("image", lambda: tf.TimmWrapperConfig(
-        architecture="test_resnet", pretrained_cfg={"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3})),
+    "timm": (
+        "image",
+        lambda: tf.TimmWrapperConfig(
+            architecture="test_vit",
+            pretrained_cfg={"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3},
+            model_args={"img_size": 32},
+        ),
+    ),
+    "timm_resnet": (
+        "image",
+        lambda: tf.TimmWrapperConfig(
+            architecture="test_resnet", pretrained_cfg={"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
+        ),
+    ),
 }
 NO_BATCHNORM = [name for name in CONFIGS if name not in ("resnet", "mobilenet_v2", "timm_resnet")]
 AUTO = {"text": tf.AutoModelForSequenceClassification, "image": tf.AutoModelForImageClassification}
@@ -75,7 +102,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=inner,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
         model_max_length=256,
     )
 

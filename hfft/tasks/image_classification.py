@@ -12,7 +12,7 @@ from hfft.tasks.base import Inputs, Rows, Task
 
 @dataclass(kw_only=True)
 class ImageClassification(Task):
-    """A picture in, one class out; `crop: false` squeezes the whole picture to the input size instead of the checkpoint's own centre crop."""
+    """A picture in, one class out; `crop: false` squeezes all of it to the input size, without the centre crop."""
 
     crop: bool = True
 

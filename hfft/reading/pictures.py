@@ -15,7 +15,7 @@ from typing import Any
 
 from hfft.image import MAX_PIXELS, to_rgb
 from hfft.messages import InputError, warn
-from hfft.source import File, Problem, Source, plural, shown
+from hfft.reading.source import File, Problem, Source, plural, shown
 
 SMALL, LONG = 8, 20  # pixels, ratio of the sides: below and above, a picture is hardly meant
 REPLACE = "replace or remove the picture, or set data.on_bad_row: skip"

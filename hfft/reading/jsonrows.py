@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 
 from hfft.messages import InputError, announce
-from hfft.source import Source, cut, one_file, plural, shown
-from hfft.textfile import read_text
+from hfft.reading.source import Source, cut, one_file, plural, shown
+from hfft.reading.textfile import read_text
 
 OPTIONS = ("encoding", "field")
 

@@ -2,11 +2,12 @@
 
 from typing import Any, Literal
 
-from hfft import lookup, rules, schema, values
-from hfft.known import check_keys, peft_known
+from hfft import lookup
+from hfft.grammar import rules, schema, values
+from hfft.grammar.known import check_keys, peft_known
+from hfft.grammar.positions import Path_, Source, kind_of
 from hfft.lookup import Part
 from hfft.messages import InputError
-from hfft.positions import Path_, Source, kind_of
 
 
 def parts(source: Source, path: Path_, kind: str, trust_code: bool) -> list[Part]:

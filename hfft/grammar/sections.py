@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from hfft import lookup, rules, schema, values
-from hfft.known import (
+from hfft import lookup
+from hfft.grammar import rules, schema, values
+from hfft.grammar.known import (
     DATA,
     MODEL,
     SPLITS,
@@ -19,10 +20,10 @@ from hfft.known import (
     model_known,
     train_known,
 )
+from hfft.grammar.parts import part, parts
+from hfft.grammar.positions import Path_, Source
 from hfft.lookup import Part
 from hfft.messages import InputError
-from hfft.parts import part, parts
-from hfft.positions import Path_, Source
 
 START = "write name: a Hub id or folder, or config: {model_type: …} for random weights"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hfft.lookup import hint, nearest
 from hfft.messages import InputError, announce, warn
-from hfft.source import Problem, Source, plural, shown
+from hfft.reading.source import Problem, Source, plural, shown
 
 WRITE = "write a class, or set data.on_bad_row: skip"
 NO_LABEL = {"-1": "is -1, which means 'no label' in test sets", "-100": "is -100, which the loss ignores"}

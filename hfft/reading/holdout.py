@@ -8,7 +8,7 @@ import numpy as np
 
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
-from hfft.source import Source, plural
+from hfft.reading.source import Source, plural
 
 HELD_OUT = ("eval", "validation", "val", "valid", "dev")  # names that mean: to be evaluated on while training
 ALIKE = ({"train", "training"}, {"eval", "validation", "val", "valid", "dev"}, {"test", "testing"})

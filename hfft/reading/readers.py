@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hfft import embedded, folders, memory
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
-from hfft.source import Source, as_list, plural
-from hfft.tables import READERS, read_table
+from hfft.reading import embedded, folders, memory
+from hfft.reading.source import Source, as_list, plural
+from hfft.reading.tables import READERS, read_table
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

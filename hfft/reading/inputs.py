@@ -4,11 +4,11 @@ import os
 import sys
 from typing import Any
 
-from hfft import checks, columns, folders, holdout, labels, memory, readers
-from hfft.jsonrows import from_lines
 from hfft.messages import InputError, announce
-from hfft.source import Source
-from hfft.tables import READERS
+from hfft.reading import checks, columns, folders, holdout, labels, memory, readers
+from hfft.reading.jsonrows import from_lines
+from hfft.reading.source import Source
+from hfft.reading.tables import READERS
 
 
 def read_inputs(given: Any, task: Any, data: Any, need_truth: bool) -> Source:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Lt
 
-from hfft import lookup, rules, schema, values
+from hfft import lookup
+from hfft.grammar import rules, schema, values
+from hfft.grammar.positions import Path_, Source, dotted, kind_of
 from hfft.lookup import Part
-from hfft.positions import Path_, Source, dotted, kind_of
 
 VERSION = 1
 TOP = ("version", "task", "model", "data", "tuning", "objectives", "metrics", "train", "export")
@@ -79,7 +80,7 @@ def peft_known(peft_type: str) -> dict[str, Any]:
 @cache
 def load_known(embedded: bool = False) -> dict[str, Any]:
     """Key -> type of everything that `data.load` takes: of the libraries' readers, or of hfft's own for `sklearn:`."""
-    source = lookup.PACKAGE / "embedded.py"
+    source = lookup.PACKAGE / "reading" / "embedded.py"
     found = lookup.arguments(lookup.function(source, "read")) if embedded else schema.load_keys()
     return {name: schema.to_type(option.annotation) for name, option in found.items()}
 

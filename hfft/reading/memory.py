@@ -3,10 +3,10 @@
 import os
 from typing import Any
 
-from hfft.jsonrows import from_rows
 from hfft.messages import HubError, InputError
-from hfft.source import File, Source, one_file, plural
-from hfft.tables import first_line, from_table
+from hfft.reading.jsonrows import from_rows
+from hfft.reading.source import File, Source, one_file, plural
+from hfft.reading.tables import first_line, from_table
 
 FORMS = "a Dataset, a DatasetDict, a DataFrame, a list of dicts, or {split: one of these}"
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from hfft import columns, holdout, labels, pictures
 from hfft.messages import InputError, announce, warn
-from hfft.source import MAX_LINES, Problem, Source, cut, plural
+from hfft.reading import columns, holdout, labels, pictures
+from hfft.reading.source import MAX_LINES, Problem, Source, cut, plural
 
 Found = dict[str, list[Problem]]  # split -> problems
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from hfft.grammar.positions import SECRET, Path_, Source, dotted
 from hfft.lookup import Option, closest, distance, hint
-from hfft.positions import SECRET, Path_, Source, dotted
 
 GONE = "is gone from TrainingArguments; "
 RENAMED = {  # keys of older TrainingArguments, and common short names -> what to write now

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from hfft import known, lookup, parts, schema, values
+from hfft import lookup
+from hfft.grammar import known, parts, schema, values
 from hfft.lookup import Option
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"

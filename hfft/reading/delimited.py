@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfft.messages import InputError, announce
-from hfft.source import Source, cut, one_file, plural
-from hfft.textfile import read_text
+from hfft.reading.source import Source, cut, one_file, plural
+from hfft.reading.textfile import read_text
 
 OPTIONS = ("sep", "encoding", "quotechar", "quoting", "header", "column_names", "skiprows")
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hfft import positions
+from hfft.grammar import positions
+from hfft.grammar.positions import SECRET, Path_, Source, Spot, dotted, kind_of, parse, scalar
 from hfft.messages import InputError
-from hfft.positions import SECRET, Path_, Source, Spot, dotted, kind_of, parse, scalar
 
 FIRST = 10**9  # overrides are told after the mistakes of the file, in their order
 LISTS: list[Path_] = [("tuning",), ("objectives",), ("export",), ("metrics",), ("data", "filters"), ("data", "augment")]

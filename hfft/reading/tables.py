@@ -7,11 +7,11 @@ import json
 import os
 from typing import Any
 
-from hfft import delimited, jsonrows
 from hfft.lookup import hint
 from hfft.messages import InputError
-from hfft.source import File, Source, one_file
-from hfft.textfile import read_text
+from hfft.reading import delimited, jsonrows
+from hfft.reading.source import File, Source, one_file
+from hfft.reading.textfile import read_text
 
 READS = "csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt"
 PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")

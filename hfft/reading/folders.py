@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hfft.messages import InputError, announce, warn
-from hfft.source import File, Source, cut, plural
+from hfft.reading.source import File, Source, cut, plural
 
 IMAGES = (
     ".jpg",

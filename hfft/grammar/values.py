@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from hfft.grammar.positions import BOOL, INT, Path_, Source, kind_of, scalar
+from hfft.grammar.schema import to_type, union
 from hfft.lookup import Option, hint
-from hfft.positions import BOOL, INT, Path_, Source, kind_of, scalar
-from hfft.schema import to_type, union
 
 STEPS = Annotated[int, Ge(1)] | Annotated[float, Gt(0), Lt(1)]
 WHOLE: dict[str, Any] = {  # train keys whose range is not one interval

@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hfft import pictures
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
-from hfft.source import Problem, Source, plural, shown
+from hfft.reading import pictures
+from hfft.reading.source import Problem, Source, plural, shown
 
 COMMON = {
     "text": "text sentence review content question title description body message comment tweet query document",

@@ -1,0 +1,1 @@
+"""Reading: from data.path, or rows in memory, to checked canonical columns."""
