@@ -168,10 +168,11 @@ class EpochLoader(DataLoader):
 
     def __init__(self, rows: EncodedRows, batches: GlobalBatches, **options):
         super().__init__(rows, batch_sampler=batches, generator=torch.Generator(), **options)
+        self.batches = batches
 
     def set_epoch(self, epoch: int) -> None:
         """The pass over the data that the next iteration makes."""
-        self.batch_sampler.set_epoch(epoch)
+        self.batches.set_epoch(epoch)
 
 
 def encoded(rows: datasets.Dataset, task, *, split: str, seed: int, augment=()) -> EncodedRows:

@@ -11,6 +11,7 @@ from hfft.batches import EncodedRows
 from hfft.data import load_splits, read_rows
 from hfft.messages import InputError
 from hfft.predict import load
+from hfft.recipe import DataSection
 from hfft.trainer import SPEED, Progress, Trainer
 
 
@@ -34,14 +35,14 @@ def evaluate(result, rows, *, batch_size: int = 64) -> dict[str, Any]:
 def of_run(folder: str, *, data: str | None = None, split: str | None = None) -> dict[str, Any]:
     """Metrics of the run in `folder` on its evaluation split, on another `split`, or on other `data` with truth."""
     result = load(folder)
-    section = result.recipe.data
-    if data is not None:
-        if split is not None:
-            section = replace(section, path=data, eval=split)
-            return evaluate(result, load_splits(section, result.task, seed=_seed(result), splits=[split]).others[split])
-        rows = read_rows(data, result.task, section, need_truth=True, label_names=result.task.names)
-        return evaluate(result, rows)
-    if section is None:
+    section = result.recipe.data or DataSection()
+    if data and not split:
+        names = result.task.names
+        return evaluate(result, read_rows(data, result.task, section, need_truth=True, label_names=names))
+    if data and split:
+        alone = replace(section, path=data, train=split, eval=None, eval_size=0, filters=[])
+        return evaluate(result, load_splits(alone, result.task, seed=_seed(result)).train)
+    if section.path is None:
         raise InputError(f"{folder}: this run's data was in memory; name other data with --data")
     splits = load_splits(section, result.task, seed=_seed(result), splits=[split] if split else [])
     return evaluate(result, splits.others[split] if split else splits.eval)

@@ -101,17 +101,22 @@ def _square(size) -> int:
 
 
 def _resized(processor, size: int | None, crop: bool):
-    old = dict(processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size)
-    height = size or old.get("height") or old.get("shortest_edge")
-    width = size or old.get("width") or old.get("shortest_edge")
-    if crop and getattr(processor, "do_center_crop", False):
-        edge = dict(processor.size).get("shortest_edge") or height
-        grown = round(edge * height / (old.get("height") or edge))
-        return type(processor).from_dict(
-            {**processor.to_dict(), "crop_size": {"height": height, "width": width}, "size": {"shortest_edge": grown}}
-        )
-    squeezed = {"size": {"height": height, "width": width}, "do_center_crop": False}
-    return type(processor).from_dict({**processor.to_dict(), **squeezed})
+    """The processor for another input size, or without its centre crop."""
+    cropped = bool(getattr(processor, "do_center_crop", False))
+    old = dict(processor.crop_size if cropped else processor.size)
+    height, width = size or _edge(old, "height"), size or _edge(old, "width")
+    changes: dict[str, Any] = {"size": {"height": height, "width": width}, "do_center_crop": False}
+    if crop and cropped:
+        grown = round(_edge(dict(processor.size), "height") * height / _edge(old, "height"))
+        changes = {"crop_size": changes["size"], "size": {"shortest_edge": grown}}
+    return type(processor).from_dict({**processor.to_dict(), **changes})
+
+
+def _edge(size: dict[str, int], name: str) -> int:
+    found = size.get(name) or size.get("shortest_edge")
+    if found is None:
+        raise InputError(f"model.image_size: this image processor's size is {size}; set model.image_size")
+    return found
 
 
 def _resized_timm(processor, config, size: int | None, crop: bool):

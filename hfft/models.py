@@ -203,7 +203,7 @@ def _mend_batchnorm(net: PreTrainedModel) -> None:
 def head_modules(net: torch.nn.Module) -> list[str]:
     """Names of the modules with weights that stand outside the backbone: the task's head, new or not."""
     if getattr(getattr(net, "config", None), "model_type", "") == "timm_wrapper":
-        inner = net.timm_model
+        inner: Any = net.timm_model
         head = inner.get_classifier()
         return ["timm_model." + name for name, module in inner.named_modules() if module is head and name]
     prefix = net.base_model_prefix

@@ -57,7 +57,7 @@ def write_lock(recipe, splits, args, model) -> None:
 
 def write_metrics(result, found: dict[str, Any], splits, trainer) -> dict[str, Any]:
     """metrics.json and the card; returns what metrics.json holds."""
-    log = next((entry for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), {})
+    log: dict[str, Any] = next((entry for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), {})
     metrics = {
         "eval": found,
         "train": {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers import EarlyStoppingCallback, PrinterCallback, Seq2SeqTrainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl
 from transformers.trainer_utils import EvalLoopOutput
 
 from hfft import models
@@ -159,7 +159,9 @@ class Trainer(Seq2SeqTrainer):
         with torch.inference_mode():
             for batch in dataloader:
                 kept.append(self._kept(model, batch))
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+                self.control: TrainerControl = self.callback_handler.on_prediction_step(
+                    self.args, self.state, self.control
+                )
         total, items, self.columns = _joined(gather_object(kept), len(dataloader.dataset))
         metrics = self.task.metrics(self.columns)
         self.details = {name: metrics.pop(name) for name in list(metrics) if isinstance(metrics[name], dict)}

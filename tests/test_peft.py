@@ -136,7 +136,7 @@ def test_the_table_counts_the_trained_head_once():
 
 
 def test_learning_rates_go_by_method():
-    assert train_defaults(peft_type="lora", r=4) == train_defaults(peft_type="DORA") == {"learning_rate": 5e-4}
+    assert train_defaults(peft_type="lora", r=4) == train_defaults(peft_type="DORA") == {"learning_rate": 1e-3}
     assert train_defaults(peft_type="IA3") == {"learning_rate": 5e-3}
     assert train_defaults(peft_type="PROMPT_TUNING") == {"learning_rate": 1e-2}
 

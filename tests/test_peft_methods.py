@@ -14,7 +14,7 @@ from test_tuning_base import build
 from hfft.export.merge import merge
 from hfft.messages import InputError
 from hfft.tuning.base import head_modules
-from hfft.tuning.peft import peft
+from hfft.tuning.peft import CONV1D, CONV2D, peft
 
 # Options without which a method cannot start, or whose defaults are larger than these models.
 OPTIONS = {
@@ -62,3 +62,18 @@ def test_a_method_trains_reloads_and_merges_or_is_refused_in_one_line(name, meth
     plain = type(base).from_pretrained(merge(run_of(adapted), tmp_path / "merged"))
     assert isinstance(plain, tf.PreTrainedModel)
     assert distance(adapted, plain) <= 1e-5 * max(1, small_logits(plain).abs().max().item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "target", "table"), [("gpt2", "c_attn", CONV1D), ("resnet", "convolution", CONV2D)])
+def test_the_tables_of_layer_kinds_are_what_peft_does(name, target, table):
+    adapts = set()
+    for method in {kind.value for kind in PeftType} - PROMPTS - REFUSED - {"LN_TUNING"}:
+        extra = {"feedforward_modules": []} if method == "IA3" else {}
+        try:
+            peft(lively(build(name)), peft_type=method, target_modules=[target], **OPTIONS.get(method, {}), **extra)
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            adapts.add(method)
+    assert adapts == table - {"OFT"}  # OFT takes 1x1 convolutions only, and this network's are 3x3
