@@ -109,7 +109,7 @@ def evaluate(args) -> dict[str, Any]:
     from hfft.evaluation import of_run
 
     _quiet()
-    found = of_run(args.folder, data=args.data, split=args.split)
+    found = of_run(args.folder, data=args.data, split=args.split, trust_code=args.trust_code)
     if not args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     return found
@@ -120,7 +120,9 @@ def predict(args) -> None:
     from hfft.predict import load
 
     _quiet()
-    answers = load(args.folder).predict(args.input, batch_size=args.batch_size, top_k=args.top_k)
+    answers = load(args.folder, trust_code=args.trust_code).predict(
+        args.input, batch_size=args.batch_size, top_k=args.top_k
+    )
     lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     if args.output:
         Path(args.output).write_text(lines, encoding="utf-8")
@@ -132,11 +134,11 @@ def export(args) -> dict[str, Any]:
     """One of export/ on a finished run: a merged model, another format, the Hub."""
     from hfft.recipe import export_part
 
-    part = export_part(args.name, args.options)
+    part = export_part(args.name, args.options, trust_code=args.trust_code)
     from hfft.predict import load
 
     _quiet()
-    result = load(args.folder)
+    result = load(args.folder, trust_code=args.trust_code)
     path = lookup.call("export", part, result, result.folder / "exports" / part.name)
     logger.info("written: %s", path)
     return {"path": str(path)}
@@ -189,14 +191,19 @@ def _takes_train(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="empty train.output_dir first, if it is a run")
 
 
-def _takes_eval(sub: argparse.ArgumentParser) -> None:
+def _takes_run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run")
+    sub.add_argument("--trust-code", action="store_true", help="allow the run's own code and evaluate: metrics")
+
+
+def _takes_eval(sub: argparse.ArgumentParser) -> None:
+    _takes_run(sub)
     sub.add_argument("--data", help="other data than the run's: a file or folder with the recipe's columns")
     sub.add_argument("--split", help="a split of the data (default: the run's evaluation split)")
 
 
 def _takes_predict(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run")
+    _takes_run(sub)
     sub.add_argument("input", metavar="INPUT", help="csv, jsonl, parquet, text, an image, a folder of images, or -")
     sub.add_argument("--output", help="a file instead of stdout")
     sub.add_argument("--top-k", type=_positive, help="only the k best of `scores`")
@@ -204,7 +211,7 @@ def _takes_predict(sub: argparse.ArgumentParser) -> None:
 
 
 def _takes_export(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run")
+    _takes_run(sub)
     sub.add_argument("name", help="a part of export/: " + ", ".join(lookup.names("export")))
     sub.add_argument("options", nargs="*", metavar="key=value")
 

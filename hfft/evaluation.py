@@ -9,13 +9,13 @@ from transformers import Seq2SeqTrainingArguments
 from hfft import metrics
 from hfft.batches import EncodedRows
 from hfft.data import load_splits, read_rows
-from hfft.messages import InputError
+from hfft.messages import InputError, announce
 from hfft.predict import load
 from hfft.recipe import DataSection
 from hfft.trainer import SPEED, Progress, Trainer
 
 
-def evaluate(result, rows, *, batch_size: int = 64) -> dict[str, Any]:
+def evaluate(result, rows, *, batch_size: int = 64, trust_code: bool = False) -> dict[str, Any]:
     """{metric: value, "loss", "rows", "per_class": ...} of `result.model` on canonical rows with truth."""
     result.task.accept(rows)
     encoded = EncodedRows(rows, encode=result.task.encode)
@@ -26,26 +26,33 @@ def evaluate(result, rows, *, batch_size: int = 64) -> dict[str, Any]:
         trainer = Trainer(result.model, args, task=result.task, loss=result.task.loss, eval=encoded)
         trainer.remove_callback(Progress)
         found = trainer.evaluate()
-    names = [name for name in found if name.startswith("eval_") and not name.endswith(SPEED)]
-    values = {name.removeprefix("eval_"): found[name] for name in names}
-    named = metrics.named(result.recipe.metrics, trainer.columns["prediction"], trainer.columns["label"])
+    kept = [name for name in found if name.startswith("eval_") and not name.endswith(SPEED)]
+    values = {name.removeprefix("eval_"): found[name] for name in kept}
+    if result.recipe.metrics and not trust_code:
+        announce(f"left out without --trust-code, because they run code: {', '.join(result.recipe.metrics)}")
+    names = result.recipe.metrics if trust_code else []
+    named = metrics.named(names, trainer.columns["prediction"], trainer.columns["label"])
     return {**values, **named, "rows": len(rows), **trainer.details}
 
 
-def of_run(folder: str, *, data: str | None = None, split: str | None = None) -> dict[str, Any]:
+def of_run(
+    folder: str, *, data: str | None = None, split: str | None = None, trust_code: bool = False
+) -> dict[str, Any]:
     """Metrics of the run in `folder` on its evaluation split, on another `split`, or on other `data` with truth."""
-    result = load(folder)
+    result = load(folder, trust_code=trust_code)
     section = result.recipe.data or DataSection()
     if data and not split:
         names = result.task.names
-        return evaluate(result, read_rows(data, result.task, section, need_truth=True, label_names=names))
+        return evaluate(
+            result, read_rows(data, result.task, section, need_truth=True, label_names=names), trust_code=trust_code
+        )
     if data and split:
         alone = replace(section, path=data, train=split, eval=None, eval_size=0, filters=[])
-        return evaluate(result, load_splits(alone, result.task, seed=_seed(result)).train)
+        return evaluate(result, load_splits(alone, result.task, seed=_seed(result)).train, trust_code=trust_code)
     if section.path is None:
         raise InputError(f"{folder}: this run's data was in memory; name other data with --data")
     splits = load_splits(section, result.task, seed=_seed(result), splits=[split] if split else [])
-    return evaluate(result, splits.others[split] if split else splits.eval)
+    return evaluate(result, splits.others[split] if split else splits.eval, trust_code=trust_code)
 
 
 def _seed(result) -> int:

@@ -137,7 +137,7 @@ def load(auto_model: str, model, config: PreTrainedConfig, *, keep_head: bool) -
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"model {model.name!r} cannot be loaded as {auto_model}: {_first_line(error)}") from error
     _check_new_weights(model.name, net, info)
-    if not keep_head and not any(_is_under(k, head_modules(net)) for k in _new_keys(info)):
+    if not keep_head and not any(below(k, head_modules(net)) for k in _new_keys(info)):
         _start_afresh(net, head_modules(net))
     _check_finite(model.name, net)
     _mend_batchnorm(net)
@@ -152,7 +152,7 @@ def _new_keys(info: dict) -> list[str]:
 def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> None:
     new, head = _new_keys(info), head_modules(net)
     allowed = [*head, *(n for n, _ in net.named_modules() if n.split(".")[-1] == "pooler")]
-    wrong = [key for key in new if not _is_under(key, allowed)]
+    wrong = [key for key in new if not below(key, allowed)]
     if wrong:
         raise InputError(
             f"model {name!r}: {len(wrong)} weights outside the head are missing or of another shape "
@@ -165,8 +165,9 @@ def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> None:
         announce(f"{len(left)} weights of the checkpoint are not used ({', '.join(left[:3])}{', …' * (len(left) > 3)})")
 
 
-def _is_under(key: str, modules: list[str]) -> bool:
-    return any(key == module or key.startswith(module + ".") for module in modules)
+def below(name: str, parents) -> bool:
+    """Whether the module or parameter `name` is one of `parents` or inside one."""
+    return any(name == parent or name.startswith(parent + ".") for parent in parents)
 
 
 def _start_afresh(net: PreTrainedModel, modules: list[str]) -> None:
@@ -200,14 +201,39 @@ def _mend_batchnorm(net: PreTrainedModel) -> None:
         )
 
 
-def head_modules(net: torch.nn.Module) -> list[str]:
-    """Names of the modules with weights that stand outside the backbone: the task's head, new or not."""
-    if getattr(getattr(net, "config", None), "model_type", "") == "timm_wrapper":
-        inner: Any = net.timm_model
-        head = inner.get_classifier()
-        return ["timm_model." + name for name, module in inner.named_modules() if module is head and name]
-    prefix = net.base_model_prefix
-    return [name for name, child in net.named_children() if name != prefix and any(True for _ in child.parameters())]
+def unwrapped(model):
+    """The transformers model inside a PeftModel; any other model as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def head_modules(model) -> list[str]:
+    """Names of the task head's modules that hold parameters, whether new or loaded.
+
+    transformers: the children outside the backbone (`base_model_prefix`), so BERT's pooler, which is pretrained and
+    inside, is none. timm in TimmWrapper: what `get_classifier` gives. A language model's output embeddings are
+    pretrained with it and no task head.
+    """
+    model = unwrapped(model)
+    if hasattr(model, "timm_model"):
+        return _timm_head(model.timm_model)
+    children = dict(model.named_children())
+    backbone = {getattr(model, "base_model_prefix", "")} & set(children)
+    backbone = backbone or {name for name, child in children.items() if hasattr(child, "base_model_prefix")}
+    if not backbone:
+        return []
+    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return [
+        name
+        for name, child in children.items()
+        if name not in backbone and any(True for _ in child.parameters()) and output not in list(child.modules())
+    ]
+
+
+def _timm_head(timm_model) -> list[str]:
+    head = timm_model.get_classifier()
+    heads = [module for module in (head if isinstance(head, (tuple, list)) else [head]) if module is not None]
+    names = [name for name, module in timm_model.named_modules() if any(module is each for each in heads)]
+    return [f"timm_model.{name}" for name in names if any(True for _ in timm_model.get_submodule(name).parameters())]
 
 
 def save(net, processor, folder: str | Path, **options) -> None:

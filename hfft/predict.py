@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from hfft import data, lookup
-from hfft.messages import CheckpointError
+from hfft.messages import CheckpointError, InputError
 from hfft.recipe import ModelSection, Part, Recipe
 
 NO_ADAPTER = {"subfolder": "no-adapter"}  # keeps from_pretrained from injecting the adapter that lies beside the base
@@ -53,14 +53,19 @@ def _top(answer: dict[str, Any], k: int | None) -> dict[str, Any]:
     return answer | {"scores": dict(best)}
 
 
-def load(folder: str | Path) -> Result:
-    """The run that `hfft train` left in `folder`. Raises CheckpointError when it is none."""
+def load(folder: str | Path, *, trust_code: bool = False) -> Result:
+    """The run that `hfft train` left in `folder`. Raises CheckpointError when it is none.
+
+    Of a recipe's own code only a task's is run here, and only with `trust_code`.
+    """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise CheckpointError(
             f"{folder}: no recipe.yaml here, so it is no finished run; name the train.output_dir of one"
         )
-    recipe = Recipe.read(folder / "recipe.yaml")
+    recipe = Recipe.read(folder / "recipe.yaml", trust_code=True)
+    if recipe.task.name.endswith(".py") and not trust_code:
+        raise InputError(f"{folder}: the run's task is Python code ({recipe.task.name}); give --trust-code to run it")
     section = ModelSection(name=str(folder))
     task = lookup.call("tasks", Part(recipe.task.name, recipe.task.options))
     task.setup(section)

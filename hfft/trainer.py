@@ -35,6 +35,16 @@ class Progress(TrainerCallback):
         announce(f"step {state.global_step}/{state.max_steps}: {shown}")
 
 
+class Allocation(TrainerCallback):
+    """Tells adapters that move their ranks during training (AdaLoRA, AdaMSS) which step it is."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        """After the gradient, before the step, as peft asks."""
+        update = getattr(getattr(model, "base_model", None), "update_and_allocate", None)
+        if update is not None:
+            update(state.global_step)
+
+
 class Trainer(Seq2SeqTrainer):
     """`task` gives collate, items, keep and metrics; `loss(model, inputs, items)` gives (scalar, outputs)."""
 
@@ -55,6 +65,7 @@ class Trainer(Seq2SeqTrainer):
         self.details: dict[str, Any] = {}  # its metrics that are no plain number, such as `per_class`
         self.remove_callback(PrinterCallback)
         self.add_callback(Progress)
+        self.add_callback(Allocation)
 
     # ---- the loss -------------------------------------------------------------------------------------------------
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):

@@ -17,7 +17,7 @@ PICTURE = {"image_size": 16, "patch_size": 4}
 
 # name -> (kind, config): kinds are the two tasks' inputs
 CONFIGS = {
-    "bert": ("text", lambda: tf.BertConfig(**TEXT, **QUIET)),
+    "bert": ("text", lambda: tf.BertConfig(**TEXT, **QUIET, initializer_range=0.2)),
     "roberta": ("text", lambda: tf.RobertaConfig(**{**TEXT, "max_position_embeddings": 264}, **QUIET)),
     "distilbert": (
         "text",

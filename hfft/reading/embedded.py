@@ -6,7 +6,6 @@ Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1
 import io
 from typing import Any
 
-import datasets
 import numpy as np
 from PIL import Image
 
@@ -36,7 +35,9 @@ def read(path: str, *, classes: list[int] | None = None, per_class: int | None =
     return {"train": _dataset(pictures, digits, train), "test": _dataset(pictures, digits, test)}
 
 
-def _dataset(pictures: np.ndarray, digits: np.ndarray, places: np.ndarray) -> datasets.Dataset:
+def _dataset(pictures: np.ndarray, digits: np.ndarray, places: np.ndarray) -> Any:
+    import datasets
+
     names = [str(digit) for digit in np.unique(digits[places])]
     features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=names)})
     columns = {

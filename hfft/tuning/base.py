@@ -9,42 +9,9 @@ from itertools import groupby
 import torch
 from torch import nn
 
+from hfft.models import below, head_modules, unwrapped
+
 CONTAINERS = (nn.ModuleList, nn.Sequential)
-
-
-def unwrapped(model):
-    """The transformers model inside a PeftModel; any other model as it is."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def head_modules(model) -> list[str]:
-    """Names of the task head's modules that hold parameters, whether new or loaded.
-
-    transformers: the children outside the backbone (`base_model_prefix`), so BERT's pooler, which is pretrained and
-    inside, is none. timm in TimmWrapper: what `get_classifier` gives. A language model's output embeddings are
-    pretrained with it and no task head.
-    """
-    model = unwrapped(model)
-    if hasattr(model, "timm_model"):
-        return _timm_head(model.timm_model)
-    children = dict(model.named_children())
-    backbone = {getattr(model, "base_model_prefix", "")} & set(children)
-    backbone = backbone or {name for name, child in children.items() if hasattr(child, "base_model_prefix")}
-    if not backbone:
-        return []
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return [
-        name
-        for name, child in children.items()
-        if name not in backbone and any(True for _ in child.parameters()) and output not in list(child.modules())
-    ]
-
-
-def _timm_head(timm_model) -> list[str]:
-    head = timm_model.get_classifier()
-    heads = [module for module in (head if isinstance(head, (tuple, list)) else [head]) if module is not None]
-    names = [name for name, module in timm_model.named_modules() if any(module is each for each in heads)]
-    return [f"timm_model.{name}" for name in names if any(True for _ in timm_model.get_submodule(name).parameters())]
 
 
 def blocks(model) -> list[str]:
@@ -62,11 +29,6 @@ def blocks(model) -> list[str]:
         if found:
             return found
     return []
-
-
-def below(name: str, parents) -> bool:
-    """Whether the module or parameter `name` is one of `parents` or inside one."""
-    return any(name == parent or name.startswith(parent + ".") for parent in parents)
 
 
 def _blocks_below(module: nn.Module, prefix: str, alike: bool, least: int) -> list[str]:

@@ -8,7 +8,8 @@ import re
 
 from hfft.lookup import hint
 from hfft.messages import InputError, announce
-from hfft.tuning.base import below, blocks, head_modules, keep_batchnorm_frozen
+from hfft.models import below, head_modules
+from hfft.tuning.base import blocks, keep_batchnorm_frozen
 
 
 def train_defaults(*, last: int = 0, train: list[str] | None = None, freeze: list[str] | None = None) -> dict:
