@@ -31,6 +31,18 @@ def blocks(model) -> list[str]:
     return []
 
 
+def endings(model, wanted: list[str]) -> list[str]:
+    """The shortest endings of module names that name all of `wanted` and no other module."""
+    others = {name for name, _ in model.named_modules()} - set(wanted)
+    taken = {".".join(name.split(".")[start:]) for name in others for start in range(name.count(".") + 1)}
+    found: dict[str, None] = {}
+    for name in wanted:
+        parts = name.split(".")
+        tails = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+        found[next((tail for tail in tails if tail not in taken and not tail.isdigit()), name)] = None
+    return list(found)
+
+
 def _blocks_below(module: nn.Module, prefix: str, alike: bool, least: int) -> list[str]:
     if hasattr(module, "base_layer"):  # an adapter around a layer
         return []

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from hfft.lookup import hint
 from hfft.messages import InputError, MachineError, announce, warn
 from hfft.models import below, head_modules
-from hfft.tuning.base import blocks, keep_batchnorm_frozen, small_logits
+from hfft.tuning.base import blocks, endings, keep_batchnorm_frozen, small_logits
 
 # Learning rate by method; those not listed take LoRA's. Measured for LoRA (r 8): MiniLM-L6, 1,920 rows of SST-2, 60
 # steps of 32: accuracy 0.52 at 2e-4 and 5e-4 (arXiv:2106.09685, GPT-3's and RoBERTa's), 0.76 at 1e-3. "Digits": best
@@ -300,18 +300,6 @@ def _fitting(method: str, options: dict, layers: dict[str, nn.Module]) -> dict:
         return {}
     name, default = divides[method]
     return {name: math.gcd(default, *(size for layer in layers.values() for size in _sizes(layer)))}
-
-
-def endings(model, wanted: list[str]) -> list[str]:
-    """The shortest endings of module names that name all of `wanted` and no other module."""
-    others = {name for name, _ in model.named_modules()} - set(wanted)
-    taken = {".".join(name.split(".")[start:]) for name in others for start in range(name.count(".") + 1)}
-    found: dict[str, None] = {}
-    for name in wanted:
-        parts = name.split(".")
-        tails = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
-        found[next((tail for tail in tails if tail not in taken and not tail.isdigit()), name)] = None
-    return list(found)
 
 
 # --- names that match nothing -----------------------------------------------------------------------------------------
