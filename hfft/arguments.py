@@ -20,7 +20,14 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     """The arguments of this run. Raises InputError with TrainingArguments' own words for what it refuses."""
     asked = {key: value for key, value in (recipe.train or {}).items() if key not in OURS}
     chosen = {**DEFAULTS, **_by_parts(recipe, asked), **_rhythm(asked), **task.trainer_args}
-    chosen |= {"metric_for_best_model": task.best_metric, "greater_is_better": True}
+    best = str(asked.get("metric_for_best_model", task.best_metric)).removeprefix("eval_")
+    if best not in (*task.metric_names, "loss"):
+        names = (*task.metric_names, "loss")
+        raise InputError(
+            f"{recipe.where('train', 'metric_for_best_model')}: {best!r} is none of {', '.join(names)}."
+            + lookup.hint(best, names)
+        )
+    chosen |= {"metric_for_best_model": best, "greater_is_better": best != "loss"}
     if (asked.get("bf16") or asked.get("bf16_full_eval")) and not torch.cuda.is_available():
         chosen["use_cpu"] = True
     told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}

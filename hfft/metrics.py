@@ -7,6 +7,8 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precisi
 
 from hfft.messages import InputError
 
+CLASSIFICATION = ("accuracy", "f1_macro", "mcc")
+
 
 def classification(predictions: np.ndarray, labels: np.ndarray, names: list[str]) -> dict[str, Any]:
     """Accuracy, macro-F1, Matthews correlation, and precision, recall, F1 and support by class name.
@@ -45,18 +47,25 @@ def class_answers(logits, names: list[str]) -> list[dict[str, Any]]:
     return answers
 
 
-def named(names: list[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Metrics of the `evaluate` library by `evaluate:NAME` (they run code of the Hub; the recipe reader gates that)."""
+def load_named(names: list[str]) -> list:
+    """Metrics of the `evaluate` library by `evaluate:NAME` (they run code; the recipe reader asks for --trust-code)."""
     if not names:
-        return {}
+        return []
     import evaluate
 
-    results: dict[str, float] = {}
+    found = []
     for name in names:
         try:
-            metric = evaluate.load(name.removeprefix("evaluate:"))
+            found.append(evaluate.load(name.removeprefix("evaluate:")))
         except Exception as error:
             raise InputError(f"metrics: {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def named(names: list[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The values of `load_named`'s metrics on class indices of shape (rows,)."""
+    results: dict[str, float] = {}
+    for metric in load_named(names):
         found = metric.compute(predictions=predictions.tolist(), references=labels.tolist())
         results.update({key: float(value) for key, value in (found or {}).items()})
     return results

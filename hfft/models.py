@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hfft import lookup
@@ -134,7 +135,7 @@ def load(auto_model: str, model, config: PreTrainedConfig, *, keep_head: bool) -
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise InputError(f"model {model.name!r} cannot be loaded as {auto_model}: {_first_line(error)}") from error
     _check_new_weights(model.name, net, info)
     if not keep_head and not any(below(k, head_modules(net)) for k in _new_keys(info)):

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from hfft import arguments, batches, lookup, models, report
+from hfft import arguments, batches, lookup, metrics, models, report
 from hfft.data import load_splits
 from hfft.evaluation import evaluate
 from hfft.messages import announce
@@ -38,6 +38,7 @@ def finetune(recipe: Recipe | dict[str, Any], data=None, *, resume: bool = False
 def prepare(recipe: Recipe, task, args, data=None):
     """(Trainer ready to train, splits): all that can go wrong before the first step."""
     set_seed(args.seed)
+    metrics.load_named(recipe.metrics)  # a misspelt one should not be found out after training
     section = recipe.data or DataSection()
     splits = load_splits(section, task, seed=args.seed, data_in_memory=data)
     task.setup(recipe.model, splits.train)

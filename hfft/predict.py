@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from hfft import data, lookup
 from hfft.messages import CheckpointError, InputError
@@ -90,5 +91,5 @@ def _load_model(folder: Path, task):
         from peft import PeftModel
 
         return PeftModel.from_pretrained(base, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -21,6 +21,7 @@ class Task:
     columns: ClassVar[tuple[str, ...]]  # canonical names: ("image", "label"); a trailing "?" marks an optional one
     auto_model: ClassVar[str]  # "AutoModelForImageClassification"
     best_metric: ClassVar[str]  # what "better" means when a checkpoint is chosen
+    metric_names: ClassVar[tuple[str, ...]]  # what `metrics` gives, without "loss"
     lazy: ClassVar[bool] = False  # encode on access (images), or once and cached (text)
     trainer_args: ClassVar[dict] = {}  # what the Trainer must be told for this task, e.g. label_names
 

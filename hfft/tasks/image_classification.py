@@ -19,6 +19,7 @@ class ImageClassification(Task):
     columns: ClassVar[tuple[str, ...]] = ("image", "label")
     auto_model: ClassVar[str] = "AutoModelForImageClassification"
     best_metric: ClassVar[str] = "accuracy"
+    metric_names: ClassVar[tuple[str, ...]] = metrics.CLASSIFICATION
     lazy: ClassVar[bool] = True
 
     def setup(self, model, train=None) -> None:

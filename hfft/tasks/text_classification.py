@@ -19,6 +19,7 @@ class TextClassification(Task):
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
     best_metric: ClassVar[str] = "accuracy"
+    metric_names: ClassVar[tuple[str, ...]] = metrics.CLASSIFICATION
 
     def setup(self, model, train=None) -> None:
         """Label names by `train`'s ClassLabel (or the checkpoint's), and the checkpoint's tokenizer."""
