@@ -18,6 +18,8 @@ OURS = ("early_stopping_patience", "early_stopping_threshold")
 
 def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     """The arguments of this run. Raises InputError with TrainingArguments' own words for what it refuses."""
+    if recipe.train is None:
+        raise InputError(f"{recipe.where('train')}: null: {recipe.task.name} has to be trained; write its options")
     asked = {key: value for key, value in (recipe.train or {}).items() if key not in OURS}
     chosen = {**DEFAULTS, **_by_parts(recipe, asked), **_rhythm(asked), **task.trainer_args}
     best = str(asked.get("metric_for_best_model", task.best_metric)).removeprefix("eval_")

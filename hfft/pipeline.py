@@ -23,9 +23,11 @@ def finetune(recipe: Recipe | dict[str, Any], data=None, *, resume: bool = False
     task = lookup.call("tasks", recipe.task)
     args = arguments.training_arguments(recipe, task)
     report.claim_folder(args.output_dir, resume=resume, overwrite=overwrite)
+    checkpoint = report.resume_point(args.output_dir, resume=resume)
     trainer, splits = prepare(recipe, task, args, data)
+    report.empty_folder(args.output_dir, overwrite=overwrite)
     report.write_lock(recipe, splits, args, trainer.model)
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=checkpoint)
     models.save_final(trainer.model, task.processor, args.output_dir)
     trainer.accelerator.wait_for_everyone()
     result = load(args.output_dir, trust_code=True)  # its code was trusted when the recipe was read

@@ -64,6 +64,8 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
         raise CheckpointError(
             f"{folder}: no recipe.yaml here, so it is no finished run; name the train.output_dir of one"
         )
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise CheckpointError(f"{folder}: a run that did not finish, without a model; train it again")
     recipe = Recipe.read(folder / "recipe.yaml", trust_code=True)
     if recipe.task.name.endswith(".py") and not trust_code:
         raise InputError(f"{folder}: the run's task is Python code ({recipe.task.name}); give --trust-code to run it")
@@ -72,7 +74,7 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
     task.setup(section)
     metrics = folder / "metrics.json"
     return Result(
-        model=_load_model(folder, task),
+        model=_load_model(folder, task).to(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
         task=task,
         recipe=recipe,
         folder=folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hfft import __version__, card
-from hfft.messages import InputError, announce, is_main_process
+from hfft.messages import CheckpointError, InputError, announce, is_main_process
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate")
 
@@ -27,7 +27,24 @@ def claim_folder(folder: str, *, resume: bool, overwrite: bool) -> None:
         path.glob("checkpoint-*")
     ):
         raise InputError(f"train.output_dir: {folder!r} holds something else than a run; empty it yourself")
-    shutil.rmtree(path)
+
+
+def empty_folder(folder: str, *, overwrite: bool) -> None:
+    """Remove the run that `--overwrite` replaces, once everything that can be checked of the new one has been."""
+    if overwrite and is_main_process():
+        shutil.rmtree(folder)
+
+
+def resume_point(folder: str, *, resume: bool) -> str | None:
+    """The newest checkpoint to go on from. Raises CheckpointError when there is none."""
+    if not resume:
+        return None
+    from transformers.trainer_utils import get_last_checkpoint
+
+    found = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    if found is None:
+        raise CheckpointError(f"train.output_dir: {folder!r} holds no checkpoint; start without --resume")
+    return found
 
 
 def write_lock(recipe, splits, args, model) -> None:

@@ -65,9 +65,27 @@ def test_the_card_has_a_model_index_of_measured_metrics_only(run):
     assert str(run.parent) not in text
 
 
+def test_a_run_that_did_not_finish_is_no_checkpoint(run, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
+    assert main(["predict", str(tmp_path), "x.csv"]) == 4
+    assert "a run that did not finish" in capsys.readouterr().err
+
+
+def test_resume_without_a_checkpoint_is_one_line(files, tmp_path, capsys):
+    assert main(["train", str(files / "recipe.yaml"), f"train.output_dir={tmp_path / 'new'}", "--resume"]) == 4
+    assert "holds no checkpoint; start without --resume" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_not_empty_is_refused(run, files, capsys):
     assert main(["train", str(files / "recipe.yaml")]) == 2
     assert "is not empty; write --resume, --overwrite or another folder" in capsys.readouterr().err
+
+
+def test_overwrite_keeps_the_old_run_until_the_new_one_is_checked(run, files, capsys):
+    before = (run / "metrics.json").read_bytes()
+    assert main(["train", str(files / "recipe.yaml"), "data.columns.text=txet", "--overwrite"]) == 2
+    assert "Did you mean 'text'?" in capsys.readouterr().err
+    assert (run / "metrics.json").read_bytes() == before
 
 
 def test_overwrite_never_empties_a_folder_that_is_no_run(files, tmp_path, capsys):
