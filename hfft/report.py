@@ -16,6 +16,8 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "
 
 def claim_folder(folder: str, *, resume: bool, overwrite: bool) -> None:
     """Refuse to write into a folder that already holds something, unless asked to go on or to start anew."""
+    if resume and overwrite:
+        raise InputError("command line: --resume goes on with the run that --overwrite would remove; write one of them")
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise InputError(f"train.output_dir: {folder!r} is a file; name a folder")
