@@ -247,6 +247,19 @@ def save(net, processor, folder: str | Path, **options) -> None:
         processor.save_pretrained(folder)
 
 
+def load_weights(net, folder: str | Path) -> None:
+    """Put a checkpoint's weights into the model that it was saved from; none may be left over or missing."""
+    if hasattr(net, "peft_config"):
+        from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+
+        weights = load_peft_weights(str(folder), device="cpu")
+        result = set_peft_model_state_dict(net, weights)
+        assert not result.unexpected_keys, result.unexpected_keys
+    else:
+        saved = type(net).from_pretrained(folder, dtype=net.dtype, trust_remote_code=False)
+        net.load_state_dict(saved.state_dict())
+
+
 def remember_base(net, weights: dict[str, torch.Tensor]) -> None:
     """Keep the weights from before the adapter, for `save_final`; references to them, no copies."""
     if hasattr(net, "peft_config") and head_modules(net.get_base_model()):

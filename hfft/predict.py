@@ -43,8 +43,16 @@ class Result:
             with torch.inference_mode():
                 outputs = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
             found = self.task.decode(outputs, batch)
-            answers.extend({"row": row} | answer for row, answer in zip(batch["row"], found, strict=True))
+            places = [{"row": row, **_path(batch, i)} for i, row in enumerate(batch["row"])]
+            answers.extend(place | answer for place, answer in zip(places, found, strict=True))
         return [_top(answer, top_k) for answer in answers]
+
+
+def _path(batch: dict[str, list], i: int) -> dict[str, str]:
+    """The file a picture came from, where it is a file: the order of a folder is not for people to count."""
+    picture = batch["image"][i] if "image" in batch else None
+    is_file = isinstance(picture, dict) and picture.get("bytes") is None and picture.get("path")
+    return {"path": picture["path"]} if is_file else {}
 
 
 def _top(answer: dict[str, Any], k: int | None) -> dict[str, Any]:

@@ -187,7 +187,21 @@ class Trainer(Seq2SeqTrainer):
         kept = {name: _numpy(value) for name, value in self.task.keep(outputs, inputs).items()}
         return batch["rows"], loss.item(), self.task.items(batch), kept
 
-    # ---- saving ---------------------------------------------------------------------------------------------------
+    # ---- loading and saving -------------------------------------------------------------------------------------------
+    def _load_best_model(self) -> None:
+        """The best checkpoint's weights. transformers' own way drops weights whose saved names differ (ViT's do)."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            models.load_weights(self.model, self.state.best_model_checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """The weights to go on from, by the same way."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            models.load_weights(self.model, resume_from_checkpoint)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Weights, config and processor as plain code loads them; no pickled training_args.bin."""
         net = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
