@@ -2,6 +2,8 @@
 
 import copy
 import json
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -57,7 +59,9 @@ def distance(one, other) -> float:
 
 
 def run_of(adapted):
-    return SimpleNamespace(model=adapted, task=SimpleNamespace(processor=None))
+    folder = Path(tempfile.mkdtemp())
+    (folder / "recipe.yaml").write_text("task: text_classification\n")
+    return SimpleNamespace(model=adapted, task=SimpleNamespace(processor=None), folder=folder)
 
 
 def adapt_train_reload(model, folder, **options):

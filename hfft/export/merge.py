@@ -6,6 +6,7 @@ LoRA, section 4.1 ("no additional inference latency"): https://arxiv.org/abs/210
 
 import copy
 import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ def merge(result, folder, *, dtype: str | None = None) -> Path:
         merged = merged.to(_dtype(dtype))
     folder = Path(folder)
     models.save(merged, result.task.processor, folder)
+    shutil.copy(Path(result.folder) / "recipe.yaml", folder)  # with it `hfft predict` and `hfft eval` take the folder
     return folder
 
 
