@@ -86,8 +86,8 @@ def load_processor(model, config, *, crop: bool):
         processor = AutoImageProcessor.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"model {model.name!r}: no image processor can be loaded ({str(error).splitlines()[0]}); "
-            "the folder needs preprocessor_config.json, or pretrained_cfg in a timm config.json"
+            f"model {model.name!r}: no image processor can be loaded; for pictures a model has a "
+            "preprocessor_config.json beside its weights, or pretrained_cfg in a timm config.json"
         ) from error
     if crop and model.image_size is None:
         return processor

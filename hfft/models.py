@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hfft import lookup
-from hfft.messages import InputError, announce, is_main_process
+from hfft.messages import HubError, InputError, announce, is_main_process
 
 TIMM_ARGS = ("num_classes", "in_chans", "global_pool")  # timm writes them into model_args; AutoModel refuses them
 
@@ -27,6 +27,11 @@ def load_config(model) -> PreTrainedConfig:
             model.name, revision=model.revision, trust_remote_code=False, **_subfolder(model)
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if not Path(model.name).exists():
+            raise HubError(
+                f"model.name: {model.name!r} is no folder here, and the Hub did not give it ({_first_line(error)}); "
+                "check the name, go online, or log in with `hf auth login`"
+            ) from error
         raise InputError(f"model {model.name!r} cannot be read: {_first_line(error)}") from error
     for key, value in (model.config or {}).items():
         if not hasattr(config, key):

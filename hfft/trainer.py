@@ -187,7 +187,7 @@ class Trainer(Seq2SeqTrainer):
         kept = {name: _numpy(value) for name, value in self.task.keep(outputs, inputs).items()}
         return batch["rows"], loss.item(), self.task.items(batch), kept
 
-    # ---- loading and saving -------------------------------------------------------------------------------------------
+    # ---- loading and saving ------------------------------------------------------------------------------------------
     def _load_best_model(self) -> None:
         """The best checkpoint's weights. transformers' own way drops weights whose saved names differ (ViT's do)."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:

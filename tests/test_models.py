@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hfft import models, text
-from hfft.messages import InputError
+from hfft.messages import HubError, InputError
 from hfft.recipe import ModelSection
 
 NAMES = ["a", "b", "c"]
@@ -73,6 +73,8 @@ def test_a_folder_that_is_not_there_is_told_with_the_nearest(tmp_path):
     tiny.build("bert", tmp_path / "my_model")
     with pytest.raises(InputError, match=r"folder '.*my_modle' not found. Did you mean '.*my_model'\?"):
         load(tmp_path / "my_modle")
+    with pytest.raises(HubError, match="no folder here, and the Hub did not give it"):
+        load("someone/something")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no config.json"):
         load(tmp_path / "empty")
