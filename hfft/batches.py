@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -36,7 +37,9 @@ class EncodedRows(Dataset):
 
     def lengths(self) -> list[int] | None:
         """Tokens of each row, where the rows are encoded already."""
-        return [len(ids) for ids in self.rows["input_ids"]] if "input_ids" in self.rows.column_names else None
+        if "input_ids" not in self.rows.column_names:
+            return None
+        return pyarrow.compute.list_value_length(self.rows.with_format("arrow")["input_ids"][:]).to_pylist()
 
     def __getitems__(self, keys: list[Key]) -> list[dict[str, Any]]:
         """Encoded rows with `row`, their place in the split, and `filler`."""

@@ -258,7 +258,7 @@ def load_weights(net, folder: str | Path) -> None:
         from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
 
         weights = load_peft_weights(str(folder), device="cpu")
-        result = set_peft_model_state_dict(net, weights)
+        result: Any = set_peft_model_state_dict(net, weights)
         assert not result.unexpected_keys, result.unexpected_keys
     else:
         saved = type(net).from_pretrained(folder, dtype=net.dtype, trust_remote_code=False)

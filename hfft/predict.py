@@ -51,8 +51,9 @@ class Result:
 def _path(batch: dict[str, list], i: int) -> dict[str, str]:
     """The file a picture came from, where it is a file: the order of a folder is not for people to count."""
     picture = batch["image"][i] if "image" in batch else None
-    is_file = isinstance(picture, dict) and picture.get("bytes") is None and picture.get("path")
-    return {"path": picture["path"]} if is_file else {}
+    if isinstance(picture, dict) and picture.get("bytes") is None and picture.get("path"):
+        return {"path": picture["path"]}
+    return {}
 
 
 def _top(answer: dict[str, Any], k: int | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What it changes, and why: the loss is a sum over the items of the whole window (the models' own losses are off by the
 number of accumulation steps or processes); batches come from `hfft.batches`; evaluation counts each row once, keeps an
 argmax instead of the logits and leaves the random state alone; a non-finite step ends the run before it can touch the
-weights; nothing is pickled beside the weights.
+weights; no pickled training arguments are written.
 """
 
 from collections.abc import Callable
