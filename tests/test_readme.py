@@ -56,12 +56,12 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_own_part_of_the_readme_works_when_code_is_trusted(tmp_path):
-    (tmp_path / "clip.py").write_text(block("python", "def clip"))
-    part = str(tmp_path / "clip.py")
+    (tmp_path / "confidence_penalty.py").write_text(block("python", "def confidence_penalty"))
+    part = str(tmp_path / "confidence_penalty.py")
     data = {
         "task": "text_classification",
         "model": {"name": tiny.build("bert", tmp_path / "base")},
-        "objectives": [{part: {"most": 3.0}}],
+        "objectives": [{part: {"beta": 0.2}}],
         "train": {"output_dir": str(tmp_path / "run"), "max_steps": 1, "use_cpu": True},
     }
     with pytest.raises(ValueError, match="--trust-code"):
