@@ -21,7 +21,7 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     if recipe.train is None:
         raise InputError(f"{recipe.where('train')}: null: {recipe.task.name} has to be trained; write its options")
     asked = {key: value for key, value in (recipe.train or {}).items() if key not in OURS}
-    chosen = {**DEFAULTS, **_by_parts(recipe, asked), **_rhythm(asked), **task.trainer_args}
+    chosen = {**DEFAULTS, **_rhythm(asked), **_by_parts(recipe, asked), **task.trainer_args}
     best = str(asked.get("metric_for_best_model", task.best_metric)).removeprefix("eval_")
     if best not in (*task.metric_names, "loss"):
         names = (*task.metric_names, "loss")

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hfft import lookup
-from hfft.messages import HubError, InputError, announce, is_main_process
+from hfft.messages import HubError, InputError, announce, is_main_process, warn
 
+BASE = "base"  # folder of a run with the weights that its adapter goes with, where they cannot lie beside it
 TIMM_ARGS = ("num_classes", "in_chans", "global_pool")  # timm writes them into model_args; AutoModel refuses them
 
 
@@ -258,8 +259,15 @@ def load_weights(net, folder: str | Path) -> None:
         from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
 
         weights = load_peft_weights(str(folder), device="cpu")
-        result: Any = set_peft_model_state_dict(net, weights)
-        assert not result.unexpected_keys, result.unexpected_keys
+        try:
+            result: Any = set_peft_model_state_dict(net, weights)
+        except RuntimeError as error:
+            raise InputError(
+                f"{folder}: the adapter's shapes have changed since (its ranks move); "
+                "write train.load_best_model_at_end: false"
+            ) from error
+        left = set(result.unexpected_keys) - {"prompt_embeddings"}  # which peft puts in by itself
+        assert not left, left
     else:
         saved = type(net).from_pretrained(folder, dtype=net.dtype, trust_remote_code=False)
         net.load_state_dict(saved.state_dict())
@@ -274,7 +282,8 @@ def remember_base(net, weights: dict[str, torch.Tensor]) -> None:
 def save_final(net, processor, folder: str | Path) -> None:
     """`save`, and for an adapter with a new head its base too, so that AutoModel.from_pretrained(folder) has it all.
 
-    Without the base's config beside the adapter that call would build a head for the base's own classes.
+    Without the base's config beside the adapter that call would build a head for the base's own classes. Adapters that
+    transformers itself cannot load (peft can), or loads wrongly (DoRA in 5.23), get their base in `base/` instead.
     """
     if not is_main_process():
         return
@@ -282,6 +291,27 @@ def save_final(net, processor, folder: str | Path) -> None:
     if base_weights is not None:
         save(net.get_base_model(), None, folder, state_dict=base_weights)
     save(net, processor, folder)
+    if base_weights is not None and not _loads_plainly(net, folder):
+        for name in ["config.json", *(path.name for path in Path(folder).glob("model*.safetensors*"))]:
+            (Path(folder) / name).unlink()
+        save(net.get_base_model(), processor, Path(folder) / BASE, state_dict=base_weights)
+        warn(
+            f"transformers alone cannot load this kind of adapter; load {BASE}/ with AutoModel and the adapter with "
+            "peft's PeftModel, or write export: [merge]"
+        )
+
+
+def _loads_plainly(net, folder: str | Path) -> bool:
+    """Whether transformers' own adapter loading gives the weights that were trained."""
+    trained = net.get_base_model()
+    try:
+        plain = type(trained).from_pretrained(folder, dtype=trained.dtype, trust_remote_code=False)
+    except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, NotImplementedError):
+        return False
+    ours, theirs = trained.state_dict(), plain.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        torch.allclose(weight.cpu().float(), theirs[key].float(), atol=1e-6) for key, weight in ours.items()
+    )
 
 
 def _first_line(error: Exception) -> str:

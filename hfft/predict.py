@@ -9,7 +9,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from hfft import data, lookup
+from hfft import data, lookup, models
 from hfft.messages import CheckpointError, InputError
 from hfft.recipe import ModelSection, Part, Recipe
 
@@ -73,17 +73,18 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
         raise CheckpointError(
             f"{folder}: no recipe.yaml here, so it is no finished run; name the train.output_dir of one"
         )
+    base = folder / models.BASE if (folder / models.BASE).is_dir() else folder
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise CheckpointError(f"{folder}: a run that did not finish, without a model; train it again")
     recipe = Recipe.read(folder / "recipe.yaml", trust_code=True)
     if recipe.task.name.endswith(".py") and not trust_code:
         raise InputError(f"{folder}: the run's task is Python code ({recipe.task.name}); give --trust-code to run it")
-    section = ModelSection(name=str(folder))
+    section = ModelSection(name=str(base))
     task = lookup.call("tasks", Part(recipe.task.name, recipe.task.options))
     task.setup(section)
     metrics = folder / "metrics.json"
     return Result(
-        model=_load_model(folder, task).to(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
+        model=_load_model(folder, base, task).to(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
         task=task,
         recipe=recipe,
         folder=folder,
@@ -91,11 +92,11 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
     )
 
 
-def _load_model(folder: Path, task):
+def _load_model(folder: Path, base_folder: Path, task):
     auto_class = getattr(transformers, task.auto_model)
     try:
         base = auto_class.from_pretrained(
-            folder, dtype=torch.float32, trust_remote_code=False, adapter_kwargs=dict(NO_ADAPTER)
+            base_folder, dtype=torch.float32, trust_remote_code=False, adapter_kwargs=dict(NO_ADAPTER)
         )
         if not (folder / "adapter_config.json").is_file():
             return base.eval()

@@ -75,7 +75,10 @@ REFUSED_OPTIONS = {  # (option, value or None for any but the default) -> why
 
 def train_defaults(*, peft_type: str = "LORA", **options) -> dict:
     """The learning rate for a method: adapters start near zero and want 10 to 1000 times that of full fine-tuning."""
-    return {"learning_rate": RATES.get(peft_type.upper(), RATES["LORA"])}
+    found: dict = {"learning_rate": RATES.get(peft_type.upper(), RATES["LORA"])}
+    if peft_type.upper() == "ADALORA":  # its ranks move: an earlier checkpoint does not fit the model any more
+        found["load_best_model_at_end"] = False
+    return found
 
 
 def peft(model, *, peft_type: str, **options):
