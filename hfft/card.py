@@ -22,12 +22,23 @@ def text(result, metrics: dict[str, Any]) -> str:
     return (
         f"---\n{front}---\n\n# {_escaped(result.folder.resolve().name)}\n\n"
         f"{_escaped(base)}, {task.replace('_', ' ')}, {method}, trained with hfft {__version__}.\n\n"
-        f"```python\nfrom transformers import {result.task.auto_model}\n\n"
-        f'model = {result.task.auto_model}.from_pretrained("PATH_OR_ID")\n```\n\n'
+        f"```python\n{_loading(result)}\n```\n\n"
         f"| measured on the evaluation split | |\n|---|---|\n{table}\n\n"
         f"Trained on {metrics['train']['rows']:,} rows in {metrics['train']['steps']:,} steps. "
         "The whole recipe is in `recipe.yaml`, versions and fingerprints are in `run.lock.json`.\n"
     )
+
+
+def _loading(result) -> str:
+    """The code that loads this folder."""
+    auto = result.task.auto_model
+    if (result.folder / "base").is_dir():
+        return (
+            f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
+            f'base = {auto}.from_pretrained("PATH/base")\n'
+            'model = PeftModel.from_pretrained(base, "PATH")'
+        )
+    return f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("PATH_OR_ID")'
 
 
 def _front(result, metrics: dict[str, Any]) -> dict[str, Any]:

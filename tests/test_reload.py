@@ -1,6 +1,7 @@
 """What a run leaves answers, in a fresh process with plain transformers and timm, exactly as `hfft predict` does."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,3 +166,16 @@ def test_a_run_with_any_adapter_is_read_back_as_it_was_trained(name, method, opt
     if not (tmp_path / "run" / "base").is_dir():
         plain = tiny.AUTO[tiny.CONFIGS[name][0]].from_pretrained(tmp_path / "run").eval()
         assert (small_logits(plain) - small_logits(result.model)).abs().max() <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"use_dora": True}, {}], ids=["dora", "lora"])
+def test_the_code_on_the_card_loads_the_run(options, tmp_path, monkeypatch):
+    from hfft.tuning.base import small_logits
+
+    monkeypatch.setitem(TUNINGS, "this", [{"peft": {"peft_type": "LORA", **options}}])
+    result = finetune("bert", "this", tmp_path)
+    code = re.search(r"```python\n(.*?)```", (result.folder / "README.md").read_text(), re.S).group(1)
+    names: dict = {}
+    exec(code.replace("PATH_OR_ID", str(result.folder)).replace("PATH", str(result.folder)), names)
+    assert (small_logits(names["model"].eval()) - small_logits(result.model)).abs().max() <= 1e-6
