@@ -30,6 +30,8 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
             + lookup.hint(best, names)
         )
     chosen |= {"metric_for_best_model": best, "greater_is_better": best != "loss"}
+    if not task.lazy:  # rows of like length in a batch: less padding; train_sampling_strategy: random turns it off
+        chosen["train_sampling_strategy"] = "group_by_length"
     if (asked.get("bf16") or asked.get("bf16_full_eval")) and not torch.cuda.is_available():
         chosen["use_cpu"] = True
     told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}

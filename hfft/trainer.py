@@ -115,7 +115,7 @@ class Trainer(Seq2SeqTrainer):
         lengths, args = rows.lengths(), self.args
         if args.train_sampling_strategy == "sequential":
             return lambda epoch: list(range(len(rows)))
-        if lengths is None:
+        if lengths is None or args.train_sampling_strategy != "group_by_length":
             return shuffled(len(rows), seed)
         return bucketed(lengths, seed, self._train_batch_size * args.world_size * args.gradient_accumulation_steps)
 
