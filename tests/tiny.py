@@ -11,13 +11,13 @@ WORDS = """good bad fine poor great awful nice dull film book song a the and not
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 SIZE = len(SPECIAL) + len(WORDS)
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-TEXT = {**SMALL, "vocab_size": SIZE, "max_position_embeddings": 260, "pad_token_id": 0}
+TEXT = {**SMALL, "vocab_size": SIZE, "max_position_embeddings": 260, "pad_token_id": 0, "initializer_range": 0.2}
 QUIET = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 PICTURE = {"image_size": 16, "patch_size": 4}
 
 # name -> (kind, config): kinds are the two tasks' inputs
 CONFIGS = {
-    "bert": ("text", lambda: tf.BertConfig(**TEXT, **QUIET, initializer_range=0.2)),
+    "bert": ("text", lambda: tf.BertConfig(**TEXT, **QUIET)),
     "roberta": ("text", lambda: tf.RobertaConfig(**{**TEXT, "max_position_embeddings": 264}, **QUIET)),
     "distilbert": (
         "text",
@@ -31,6 +31,7 @@ CONFIGS = {
             dropout=0.0,
             attention_dropout=0.0,
             seq_classif_dropout=0.0,
+            initializer_range=0.2,
             pad_token_id=0,
         ),
     ),
