@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from hfft import __version__
+from hfft import __version__, models
 
 # task -> (the Hub's name of it, the class that loads it)
 PIPELINES = {"image_classification": "image-classification", "text_classification": "text-classification"}
@@ -32,10 +32,10 @@ def text(result, metrics: dict[str, Any]) -> str:
 def _loading(result) -> str:
     """The code that loads this folder."""
     auto = result.task.auto_model
-    if (result.folder / "base").is_dir():
+    if (result.folder / models.BASE).is_dir():
         return (
             f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-            f'base = {auto}.from_pretrained("PATH/base")\n'
+            f'base = {auto}.from_pretrained("PATH/{models.BASE}")\n'
             'model = PeftModel.from_pretrained(base, "PATH")'
         )
     return f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("PATH_OR_ID")'
