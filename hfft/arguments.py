@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from hfft import lookup
+from hfft import levers, lookup
 from hfft.messages import InputError, announce
 
 # Ours, because they decide what a person gets; each can be set in `train`.
 DEFAULTS: dict[str, Any] = {"logging_steps": 50, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True}
 # Not the recipe's to set: the one Trainer relies on them.
 FIXED: dict[str, Any] = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "push_to_hub": False}
-OURS = ("early_stopping_patience", "early_stopping_threshold")
+OURS = ("early_stopping_patience", "early_stopping_threshold", "levers")
 
 
 def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
@@ -30,7 +30,7 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
             + lookup.hint(best, names)
         )
     chosen |= {"metric_for_best_model": best, "greater_is_better": best != "loss"}
-    if not task.lazy:  # rows of like length in a batch: less padding; train_sampling_strategy: random turns it off
+    if not task.lazy and levers.allowed(recipe.train).buckets:  # rows of like length in a batch: less padding
         chosen["train_sampling_strategy"] = "group_by_length"
     if (asked.get("bf16") or asked.get("bf16_full_eval")) and not torch.cuda.is_available():
         chosen["use_cpu"] = True
@@ -45,7 +45,7 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
 def early_stopping(recipe) -> dict[str, Any] | None:
     """What EarlyStoppingCallback takes, or None."""
     train = recipe.train or {}
-    found = {key: train[key] for key in OURS if key in train}
+    found = {key: value for key, value in train.items() if key.startswith("early_stopping_")}
     return found if "early_stopping_patience" in found else None
 
 

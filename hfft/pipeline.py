@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from hfft import arguments, batches, lookup, metrics, models, report
+from hfft import arguments, batches, levers, lookup, metrics, models, report
 from hfft.data import load_splits
 from hfft.evaluation import evaluate
 from hfft.messages import announce
@@ -22,6 +22,7 @@ def finetune(recipe: Recipe | dict[str, Any], data=None, *, resume: bool = False
     recipe.require("model", *([] if data is not None else ["data"]))
     task = lookup.call("tasks", recipe.task)
     args = arguments.training_arguments(recipe, task)
+    levers.keep_memory(levers.allowed(recipe.train), args.device)
     report.claim_folder(args.output_dir, resume=resume, overwrite=overwrite)
     checkpoint = report.resume_point(args.output_dir, resume=resume)
     trainer, splits = prepare(recipe, task, args, data)
@@ -49,6 +50,7 @@ def prepare(recipe: Recipe, task, args, data=None):
     for part in recipe.tuning:
         model = lookup.call("tuning", part, model, task=task, train=splits.train)
     models.remember_base(model, before)
+    levers.arrange(model, args, levers.allowed(recipe.train), recipe.train)
     for part in recipe.objectives:
         loss = lookup.call("objectives", part, loss, task=task, train=splits.train)
     augment = [partial(lookup.find("augment", part.name), **part.options) for part in section.augment]

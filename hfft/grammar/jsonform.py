@@ -3,7 +3,7 @@
 from typing import Any
 
 from hfft import lookup
-from hfft.grammar import known, parts, schema, values
+from hfft.grammar import known, parts, rules, schema, values
 from hfft.lookup import Option
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -17,6 +17,8 @@ def json_schema() -> dict[str, Any]:
     data["load"] = mapping(known.load_known(embedded=True) | known.load_known())
     model = mapping(known.model_known())
     train = mapping(known.train_known())
+    one_by_one = mapping(dict.fromkeys(rules.LEVERS, bool))
+    train["properties"]["levers"] = {"anyOf": [{"enum": ["all", "none"]}, one_by_one]}
     properties: dict[str, Any] = {
         "version": {"const": known.VERSION},
         "task": one_part("tasks"),

@@ -100,7 +100,9 @@ REFUSED_PEFT = {
     "auto_mapping": "is set by peft; delete the line",
     "peft_version": "is set by peft; delete the line",
 }
+LEVERS = ("allocator", "bf16", "buckets", "cache", "channels_last", "features", "uint8")  # of hfft/levers.py
 EXTRA_TRAIN = {  # hfft's own keys in `train`
+    "levers": Option('Literal["all", "none"] | dict[str, bool]', "all"),
     "early_stopping_patience": Option("int"),
     "early_stopping_threshold": Option("float", 0.0),
 }

@@ -164,6 +164,8 @@ def train(source: Source) -> dict | None:
         known = train_known()
         told = {key: what for key, what in rules.RENAMED.items() if key not in known} | rules.REFUSED
         given = check_keys(source, ("train",), known, told)
+    if isinstance(given.get("levers"), dict):
+        check_keys(source, ("train", "levers"), dict.fromkeys(rules.LEVERS, bool))
     needed = "needs output_dir: the folder that the run leaves"
     if "train" not in source.data:
         rules.missing(source, (), "train", TOP, f"the recipe has no train section; it {needed}")

@@ -1,0 +1,102 @@
+"""Levers: what makes a run fast on this machine, chosen by model and hardware, each announced with reason and switch.
+
+`train: {levers: none}` turns all off and leaves the reference arithmetic: fp32, rows in plain random order, the models
+as they were loaded. `train: {levers: {channels_last: false}}` turns one off. Measured in docs/performance.md.
+"""
+
+import ctypes
+import sys
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from hfft.grammar.rules import LEVERS
+from hfft.messages import announce
+
+PAYS = 2_000_000  # parameters from which bf16 saves more than its casts cost
+CONVOLUTIONS = 8  # spatial convolutions from which a model is a convolutional one (a ViT has one, for its patches)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+@dataclass(frozen=True)
+class Levers:
+    """Which levers a run may use; the default of each is the reference's way."""
+
+    allocator: bool = False
+    bf16: bool = False
+    buckets: bool = False
+    cache: bool = False
+    channels_last: bool = False
+    features: bool = False
+    uint8: bool = False
+
+
+assert tuple(field.name for field in fields(Levers)) == LEVERS, "the grammar and the levers have the same names"
+
+
+def allowed(train: dict[str, Any]) -> Levers:
+    """The levers that `train.levers` leaves on: all of them, none, or all but those that are false."""
+    asked = train.get("levers", "all")
+    if isinstance(asked, dict):
+        return Levers(**(dict.fromkeys(LEVERS, True) | asked))
+    return Levers(**dict.fromkeys(LEVERS, asked == "all"))
+
+
+def switch(name: str) -> str:
+    """How a person turns one off."""
+    return f"train.levers.{name}=false turns it off"
+
+
+def keep_memory(levers: Levers, device: torch.device) -> None:
+    """Tell glibc to keep freed memory for the next step instead of giving it back and faulting it in again.
+
+    For the whole process, hence only on a CPU under Linux, where a step's tensors come from malloc.
+    """
+    if not levers.allocator or device.type != "cpu" or sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in musl
+    if mallopt is not None and mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, -1):
+        announce(f"allocator: freed memory is kept for the next step (exact; {switch('allocator')})")
+
+
+def arrange(model: nn.Module, args, levers: Levers, asked: dict[str, Any]) -> None:
+    """bf16 arithmetic and channels_last where they pay; what the recipe `asked` for by itself stays."""
+    if levers.channels_last and convolutional(model):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        announce(f"channels_last: pictures lie as convolutions read them fastest ({switch('channels_last')})")
+    by_hand = {"bf16", "fp16", "bf16_full_eval", "fp16_full_eval"} & asked.keys()
+    if levers.bf16 and not by_hand and args.mixed_precision == "no" and _bf16_pays(model, args.device):
+        args.bf16, args.mixed_precision = True, "bf16"
+        what = "bf16 arithmetic in linear layers and attention; weights, loss, optimizer in fp32"
+        announce(f"{what} ({args.device.type} has it; train.bf16=false turns it off)")
+
+
+def convolutional(model: nn.Module) -> bool:
+    """Whether most of the model's work is spatial convolutions."""
+    return len(_spatial(model)) >= CONVOLUTIONS
+
+
+def _spatial(model: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in model.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+
+
+def _bf16_pays(model: nn.Module, device: torch.device) -> bool:
+    """Where the hardware multiplies in bf16 and the model's work is multiplication, not depthwise convolution."""
+    if sum(p.numel() for p in model.parameters()) < PAYS:
+        return False
+    if any(p.dtype != torch.float32 for p in model.parameters() if p.is_floating_point()):
+        return False  # the recipe chose another dtype for the weights
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return (
+        device.type == "cpu"
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and _cpu_has_bf16()
+        and not convolutional(model)
+    )
+
+
+def _cpu_has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
