@@ -6,8 +6,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
-from hfft import metrics
-from hfft.batches import EncodedRows
+from hfft import batches, metrics
 from hfft.data import load_splits, read_rows
 from hfft.messages import InputError, announce
 from hfft.predict import load
@@ -18,7 +17,7 @@ from hfft.trainer import SPEED, Progress, Trainer
 def evaluate(result, rows, *, batch_size: int = 64, trust_code: bool = False) -> dict[str, Any]:
     """{metric: value, "loss", "rows", "per_class": ...} of `result.model` on canonical rows with truth."""
     result.task.accept(rows)
-    encoded = EncodedRows(rows, encode=result.task.encode)
+    encoded = batches.encoded(rows, result.task, split="eval", seed=0)
     with tempfile.TemporaryDirectory() as folder:
         args = Seq2SeqTrainingArguments(
             output_dir=folder, per_device_eval_batch_size=batch_size, report_to="none", disable_tqdm=True
