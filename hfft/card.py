@@ -22,23 +22,49 @@ def text(result, metrics: dict[str, Any]) -> str:
     return (
         f"---\n{front}---\n\n# {_escaped(result.folder.resolve().name)}\n\n"
         f"{_escaped(base)}, {task.replace('_', ' ')}, {method}, trained with hfft {__version__}.\n\n"
-        f"```python\n{_loading(result)}\n```\n\n"
+        f"```python\n{_loading(result.task.auto_model, base=_has_base(result))}\n```\n\n"
         f"| measured on the evaluation split | |\n|---|---|\n{table}\n\n"
         f"Trained on {metrics['train']['rows']:,} rows in {metrics['train']['steps']:,} steps. "
         "The whole recipe is in `recipe.yaml`, versions and fingerprints are in `run.lock.json`.\n"
     )
 
 
-def _loading(result) -> str:
-    """The code that loads this folder."""
-    auto = result.task.auto_model
-    if (result.folder / models.BASE).is_dir():
-        return (
-            f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-            f'base = {auto}.from_pretrained("PATH/{models.BASE}")\n'
-            'model = PeftModel.from_pretrained(base, "PATH")'
-        )
-    return f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("PATH_OR_ID")'
+def _loading(auto: str, repo: str | None = None, revision: str | None = None, *, base: bool) -> str:
+    """The code that loads the run, from its folder or from `repo`; `base`: its base model lies in a folder below."""
+    where = '"' + (repo or "PATH_OR_ID") + '"' + (f', revision="{revision}"' if revision else "")
+    if not base:
+        return f"from transformers import {auto}\n\nmodel = {auto}.from_pretrained({where})"
+    return (
+        ("from huggingface_hub import snapshot_download\n" if repo else "")
+        + f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
+        + (f"folder = snapshot_download({where})\n" if repo else 'folder = "PATH"\n')
+        + f'base = {auto}.from_pretrained(folder + "/{models.BASE}")\nmodel = PeftModel.from_pretrained(base, folder)'
+    )
+
+
+def published(result, repo: str, revision: str | None, names: list[str]) -> str:
+    """The run's card as it stands in `repo`, beside the files `names`: with that title, and code that loads it there.
+
+    What a person has written into it stays.
+    """
+    text = (result.folder / "README.md").read_text(encoding="utf-8")
+    old, new, auto = result.folder.resolve().name, repo.rpartition("/")[2], result.task.auto_model
+    library = "peft" if "adapter_config.json" in names else "transformers"
+    for before, after in (
+        ("\nlibrary_name: peft\n", f"\nlibrary_name: {library}\n"),
+        (f"\nmodel-index:\n- name: {old}\n", f"\nmodel-index:\n- name: {new}\n"),
+        (f"\n# {_escaped(old)}\n", f"\n# {new}\n"),
+        (
+            _loading(auto, base=_has_base(result)),
+            _loading(auto, repo, revision, base=f"{models.BASE}/config.json" in names),
+        ),
+    ):
+        text = text.replace(before, after, 1)
+    return text
+
+
+def _has_base(result) -> bool:
+    return (result.folder / models.BASE).is_dir()
 
 
 def _front(result, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -225,6 +225,11 @@ def find(kind: str, name: str) -> Callable:
     return getattr(module, symbol(kind, name))
 
 
+def beside(kind: str, name: str, function: str) -> Callable | None:
+    """Another function of the part's file, such as `ready` of an export; None where it defines none."""
+    return getattr(sys.modules[find(kind, name).__module__], function, None)
+
+
 def call(kind: str, part: Part, *args: Any, **available: Any) -> Any:
     """Call a part with its options and with those of `available` that its signature asks for by keyword."""
     function = find(kind, part.name)
