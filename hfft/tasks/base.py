@@ -24,6 +24,7 @@ class Task:
     metric_names: ClassVar[tuple[str, ...]]  # what `metrics` gives, without "loss"
     lazy: ClassVar[bool] = False  # encode on access (images), or once and cached (text)
     trainer_args: ClassVar[dict] = {}  # what the Trainer must be told for this task, e.g. label_names
+    uint8: ClassVar[bool] = False  # set on a task before `setup`: pictures stay in 8 bits up to `prepare`
 
     def setup(self, model, train=None) -> None:
         """Learn the label names from `train` (a Dataset, or None: from the checkpoint); load tokenizer or processor."""
@@ -36,6 +37,10 @@ class Task:
         """Announce and count what encoding `split` cut off; called once after it was encoded whole."""
         return {}
 
+    def cut_off(self) -> int:
+        """Rows that encoding has cut since the last `data_report`; nothing is told."""
+        return 0
+
     def load_model(self, model):
         """The model of the recipe's `model` section with this task's head."""
         raise TypeError(f"{type(self).__name__} has no load_model")
@@ -47,6 +52,24 @@ class Task:
     def collate(self, rows: list[dict]) -> Inputs:
         """Encoded rows -> tensors."""
         raise TypeError(f"{type(self).__name__} has no collate")
+
+    def prepare(self, inputs: Inputs) -> Inputs:
+        """What is left to do on the device, before any model or loss sees the inputs; also of inputs prepared before.
+
+        8-bit pictures become normalised floats here, a batch at a time.
+        """
+        return inputs
+
+    def opened(self, rows: Rows) -> Rows:
+        """Training rows read for augmentation, put before it where speed counts: large JPEGs decoded at a part."""
+        return rows
+
+    def view(self, inputs: Inputs, rows: Rows) -> list[tuple[Any, str]]:
+        """What the model sees of each row, for a person: RGB array (height, width, 3) uint8, or text; and its truth.
+
+        `inputs` as the model takes them, `rows` the columns that they were made of.
+        """
+        raise TypeError(f"{type(self).__name__} has no view")
 
     def items(self, inputs: Inputs) -> int:
         """How many units this batch's loss sums over: rows, label tokens, boxes."""

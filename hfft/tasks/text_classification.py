@@ -42,6 +42,10 @@ class TextClassification(Task):
         counted, self.lengths = self.lengths, text.Lengths()
         return {"truncated": counted.truncated}
 
+    def cut_off(self) -> int:
+        """Rows cut at the limit since the last report."""
+        return self.lengths.truncated
+
     def load_model(self, model):
         """The checkpoint's backbone with a head for these classes."""
         return models.load(self.auto_model, model, self.config, keep_head=self.head_kept)
@@ -58,12 +62,22 @@ class TextClassification(Task):
 
         labels (batch,) int64 where the rows have them.
         """
-        names = [name for name in self.processor.model_input_names if name in rows[0]]
-        padded = self.processor.pad({name: [row[name] for row in rows] for name in names}, return_tensors="pt")
-        inputs = dict(padded)
+        inputs = text.collate(self.processor, rows)
         if "labels" in rows[0]:
             inputs["labels"] = torch.tensor([row["labels"] for row in rows])
         return inputs
+
+    def view(self, inputs: Inputs, rows: Rows) -> list[tuple[Any, str]]:
+        """The tokens without padding, special ones included, with a note where the text was cut; the class."""
+        whole = self.processor(rows["text"], rows.get("text_pair"), truncation=False, verbose=False)["input_ids"]
+        shown = []
+        for ids, mask, label, full in zip(
+            inputs["input_ids"], inputs["attention_mask"], inputs["labels"], whole, strict=True
+        ):
+            tokens = self.processor.convert_ids_to_tokens(ids[mask.bool()].tolist())
+            cut = f" … cut here: {len(tokens)} of {len(full)} tokens" if len(full) > len(tokens) else ""
+            shown.append((" ".join(tokens) + cut, self.names[label]))
+        return shown
 
     def items(self, inputs: Inputs) -> int:
         """Rows."""
