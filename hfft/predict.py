@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 
 from hfft import data, lookup, models
 from hfft.messages import CheckpointError, InputError
+from hfft.reading.inputs import is_empty
 from hfft.recipe import ModelSection, Part, Recipe
+from hfft.tasks.base import Task
 
 NO_ADAPTER = {"subfolder": "no-adapter"}  # keeps from_pretrained from injecting the adapter that lies beside the base
 
@@ -20,18 +22,28 @@ NO_ADAPTER = {"subfolder": "no-adapter"}  # keeps from_pretrained from injecting
 class Result:
     """A fine-tuned model with its task: `.metrics`, `.model`, `.predict(rows)`, `.folder`."""
 
-    model: Any
-    task: Any
+    model: Any = field(repr=False)
+    task: Task = field(repr=False)
     recipe: Recipe
     folder: Path
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def predict(self, rows, *, batch_size: int = 32, top_k: int | None = None) -> list[dict[str, Any]]:
+    @property
+    def columns(self) -> dict[str, list[str]] | None:
+        """What the columns that it was trained on were called, by canonical name (None: not recorded)."""
+        return self.metrics.get("data", {}).get("columns")
+
+    def predict(self, rows: Any, *, batch_size: int = 32, top_k: int | None = None) -> list[dict[str, Any]]:
         """One answer a row, each with `row`, its place in the input, in the fields of transformers' pipelines.
 
-        `rows`: strings, pictures (PIL, arrays, paths), dicts of columns, a Dataset, a file or a folder.
+        `rows`: a text or a picture (PIL, path, bytes, array, tensor), a list of them, pairs of texts as tuples, dicts,
+        a dict of columns, a DataFrame, a Dataset, a file or folder (of texts as a Path: a string is a text).
         """
-        rows = data.read_rows(rows, self.task, self.recipe.data)
+        if batch_size < 1:
+            raise InputError(f"predict: batch_size {batch_size}; write 1 or more")
+        if is_empty(rows):
+            return []
+        rows = data.read_rows(rows, self.task, self.recipe.data, trained=self.columns)
         self.model.eval()
         answers: list[dict[str, Any]] = []
         for start in range(0, len(rows), batch_size):
@@ -41,7 +53,8 @@ class Result:
                 [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
             )
             with torch.inference_mode():
-                outputs = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
+                placed = {name: value.to(self.model.device) for name, value in inputs.items()}
+                outputs = self.model(**self.task.prepare(placed))
             found = self.task.decode(outputs, batch)
             places = [{"row": row, **_path(batch, i)} for i, row in enumerate(batch["row"])]
             answers.extend(place | answer for place, answer in zip(places, found, strict=True))

@@ -11,7 +11,7 @@ from typing import Any, Self
 import yaml
 
 from hfft.grammar import overrides as overriding
-from hfft.grammar import positions
+from hfft.grammar import positions, rules
 from hfft.grammar.jsonform import json_schema
 from hfft.grammar.known import VERSION, DataSection, ModelSection
 from hfft.grammar.parts import part
@@ -51,7 +51,7 @@ class Recipe:
         return cls(**check_all(source, trust_code=trust_code), source=source)
 
     @classmethod
-    def from_dict(cls, data: Mapping, overrides: Sequence[str] = (), trust_code: bool = False) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], overrides: Sequence[str] = (), trust_code: bool = False) -> Self:
         """A recipe from plain data, checked as a file is. Raises InputError with one line for each mistake."""
         if not isinstance(data, Mapping):
             raise InputError(f"a recipe is a mapping (task: …, model: …), got {positions.kind_of(data)}")
@@ -59,6 +59,13 @@ class Recipe:
         positions.check_texts(source, source.data)
         overriding.apply(source, overrides)
         return cls(**check_all(source, trust_code=trust_code), source=source)
+
+    @classmethod
+    def of(cls, given: "Recipe | Mapping[str, Any] | str | Path") -> "Recipe":
+        """What a Python caller has at hand: a Recipe as it is, plain data, or the path of a recipe file."""
+        if isinstance(given, Recipe):
+            return given
+        return cls.read(given) if isinstance(given, str | Path) else cls.from_dict(given)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back equal; what has its default is left out."""
@@ -96,6 +103,7 @@ def export_part(name: str, options: Sequence[str], trust_code: bool = False) -> 
     """A part of export/ with `key=value` options from the command line, checked as in a recipe."""
     source = Source({"export": {name: {}}})
     overriding.apply(source, options, ("export", name))
+    rules.secrets(source, source.data)
     found = part(source, ("export",), "export", trust_code)
     if source.problems or found is None:
         raise InputError(*source.lines())

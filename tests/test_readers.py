@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import sys
 from types import SimpleNamespace
 
 import datasets
@@ -381,10 +382,10 @@ def test_rows_to_predict_need_no_label(tmp_path, monkeypatch):
     trained = SimpleNamespace(columns={"text": "sentence", "label": "klass"})
     monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "one"}\n{"text": "two"}\n'))
     inputs = [
-        str(tmp_path / "a.txt"),
+        tmp_path / "a.txt",
         tmp_path / "a.csv",
-        str(tmp_path / "a.jsonl"),
-        "-",
+        tmp_path / "a.jsonl",
+        sys.stdin,
         ["one", "two"],
         [{"text": "one"}, {"text": "two"}],
     ]
@@ -420,9 +421,9 @@ def test_rows_with_truth_have_the_classes_of_the_model(tmp_path):
     ("given", "line"),
     [
         ({"a.csv": "title,body\na,b\n"}, "data.columns: which column of a.csv is the text? 2 could be (title, body); "
-         "write data.columns: {text: …}, one of title, body."),
+         "write data.columns: {text: …}, one of title, body. Or call the input's column by that name."),
         ({"a.csv": "text\none\n  \n"},
-         "a.csv line 3, column 'text': holds only blanks; write a text, or set data.on_bad_row: skip"),
+         "a.csv line 3, column 'text': holds only blanks; write a text"),
     ],
 )  # fmt: skip
 def test_a_wrong_input_to_predict_is_one_line(given, line, tmp_path):

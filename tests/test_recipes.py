@@ -1,11 +1,16 @@
 """Every file of recipes/: whole, at most 40 lines, with its command and its known result, and it runs."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny
 
 import hfft
+from hfft.messages import HubError, InputError
 from hfft.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +24,51 @@ TINY = {
     "nreimers/MiniLM-L6-H384-uncased": "bert",
     "answerdotai/ModernBERT-base": "modernbert",
 }
+
+
+MINILM = ["model.name={shared}/models/minilm-l6-v5k", "train.learning_rate=5e-4"]
+CIFAR = ["data.path={shared}/data/cifar10-folder", "data.columns={{}}", "data.eval=test", "train.learning_rate=3e-3"]
+SMALL_NET, TIMM_NET = "{shared}/models/mobilenet-v1-0.25-128", "{shared}/models/timm-mobilenetv2-100-in1k"
+# recipe -> what its command line says to run it on real weights and data that are here, and the least accuracy
+OWN = {
+    "bert_sst2": ([*MINILM, "data.path={shared}/data/sst2/dev.tsv", "data.eval=null", "data.eval_size=200"], 0.55),
+    "bert_yelp_stream": (
+        [*MINILM, "data.path={{train: '{shared}/data/sst2/train.tsv', test: '{shared}/data/sst2/dev.tsv'}}"],
+        0.55,
+    ),
+    "minilm_trec": (
+        [*MINILM, "data.path={{train: '{shared}/data/trec/train.jsonl', eval: '{shared}/data/trec/test.jsonl'}}"],
+        0.4,
+    ),
+    "modernbert_agnews_lora": (
+        [
+            *MINILM,
+            "task={{text_classification: {{max_length: 64}}}}",
+            "data.path={shared}/data/ag_news/test.csv",
+            "data.eval=null",
+            "data.columns={{text: [title, description], label: label}}",
+            "tuning=[{{peft: {{peft_type: LORA, r: 16, lora_alpha: 32, target_modules: [query, value]}}}}]",
+            "train.learning_rate=2e-3",
+        ],
+        0.4,
+    ),
+    "dinov2_food_probe": (["model.name=" + SMALL_NET, *CIFAR], 0.25),
+    "vit_cifar": (["model.name=" + SMALL_NET, *CIFAR], 0.25),
+    "timm_resnet_beans": (["model.name=" + TIMM_NET, "model.image_size=96", *CIFAR], 0.2),
+    "vit_cifar_lora": (
+        [
+            *("model.name=" + TIMM_NET, "model.image_size=96", *CIFAR, "train.learning_rate=1e-3"),
+            "tuning=[{{peft: {{peft_type: LORA, r: 16, lora_alpha: 16}}}}]",
+        ],
+        0.18,
+    ),
+}
+
+
+def on_hub(path) -> bool:
+    """Whether the recipe's data are a data set of the Hub."""
+    found = Recipe.read(path).data.path
+    return isinstance(found, str) and ":" not in found
 
 
 def rows_for(recipe: Recipe) -> dict[str, list[dict]]:
@@ -47,18 +97,80 @@ def test_a_recipe_runs_two_steps(path, tmp_path, monkeypatch):
         assert (tmp_path / "run" / "exports" / part.name / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in RECIPES if not path.stem.startswith("digits")], ids=lambda p: p.stem)
+def test_a_recipe_for_the_hub_learns_on_weights_and_data_that_are_here(path, tmp_path, shared):
+    overrides, least = OWN[path.stem]
+    overrides = [word.format(shared=shared) for word in overrides]
+    recipe = Recipe.read(path, [*overrides, f"train.output_dir={tmp_path / 'run'}", "train.max_steps=30"])
+    recipe.train["per_device_train_batch_size"] = 16
+    result = hfft.finetune(recipe)
+    assert result.metrics["eval"]["accuracy"] > least, result.metrics["eval"]
+    assert result.metrics["train"]["steps"] == 30
+    for part in recipe.export:
+        assert (tmp_path / "run" / "exports" / part.name / "model.safetensors").is_file()
+
+
+def command(path) -> str:
+    """How the recipe's header must say that it is run."""
+    return f"accelerate launch hfft/run.py recipes/{path.name}"
+
+
+def title(path) -> str:
+    """The first sentence of the header."""
+    return path.read_text().splitlines()[0].removeprefix("# ").replace(command(path), "").strip().rstrip(".")
+
+
+def table_row(path) -> str:
+    """The recipe's row in recipes/README.md, made from the file."""
+    recipe = Recipe.read(path)
+    parts = [part.options.get("peft_type", part.name) for part in recipe.tuning]
+    model = recipe.model.name or "random weights"
+    data = recipe.data.path if isinstance(recipe.data.path, str) else ", ".join(recipe.data.path.values())
+    cells = [f"[`{path.name}`]({path.name})", title(path), recipe.task.name, " + ".join(parts) or "full", model, data]
+    return "| " + " | ".join(cells) + " |"
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_a_recipe_is_whole_and_tells_its_command_and_result(path):
     lines = path.read_text().splitlines()
     assert len(lines) <= 40
-    head = [line for line in lines if line.startswith("#")]
-    assert any(f"recipes/{path.name}" in line for line in head)
-    assert any("Known result:" in line for line in head)
+    head = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    assert command(path) in "\n".join(head[:2])
+    assert title(path) and title(path)[0].isalpha()
+    known = " ".join(line.removeprefix("#") for line in head).split("Known result:")[1]
+    measured = re.search(r"\d\.\d{2}.*\d+ \w{3} 20\d\d, *commit [0-9a-f]{7}", known)
+    assert measured or known.strip().startswith("not run here"), "a figure has its date and commit, or there is none"
     assert Recipe.read(path).train["output_dir"] == f"runs/{path.stem}"
 
 
-def test_every_recipe_stands_in_the_table():
-    table = (ROOT / "recipes" / "README.md").read_text()
-    for path in RECIPES:
-        assert f"`{path.name}`" in table
-    assert table.count(".yaml`") == len(RECIPES)
+def test_the_table_of_recipes_is_made_of_their_files():
+    rows = [line for line in (ROOT / "recipes" / "README.md").read_text().splitlines() if line.startswith("| [")]
+    assert sorted(rows) == sorted(table_row(path) for path in RECIPES)
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if on_hub(path)], ids=lambda p: p.stem)
+def test_offline_a_recipe_is_checked_up_to_what_the_hub_would_give(path):
+    recipe = Recipe.read(path)
+    with pytest.raises(HubError) as caught:
+        hfft.check(path)
+    (line,) = caught.value.lines
+    assert line.startswith(f"data.path: '{recipe.data.path}' is no file or folder here, and the Hub cannot be reached")
+    assert line.endswith(f"model.name {recipe.model.name!r}, no folder here either") and "\n" not in line
+
+
+def test_a_mistake_is_told_before_the_hub_is_asked(tmp_path):
+    bad = ["model.name=" + tiny.build("bert", tmp_path / "base"), "task={text_classification: {max_length: 9999}}"]
+    with pytest.raises(InputError, match="max_length 9999 is above the"):
+        hfft.check(Recipe.read(ROOT / "recipes" / "bert_sst2.yaml", bad))
+    with pytest.raises(InputError, match="'auccuracy' is none of"):
+        hfft.check(Recipe.read(ROOT / "recipes" / "vit_cifar.yaml", ["train.metric_for_best_model=auccuracy"]))
+
+
+@pytest.mark.slow
+def test_the_command_says_in_one_line_what_is_not_there():
+    code = "import sys; from hfft.cli import main; sys.exit(main(sys.argv[1:]))"
+    args = [sys.executable, "-c", code, "check", "recipes/bert_sst2.yaml"]
+    out = subprocess.run(args, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    errors = [line for line in out.stderr.splitlines() if line.startswith("hfft: error: ")]
+    assert (out.returncode, len(errors), "Traceback" in out.stderr) == (5, 1, False)
