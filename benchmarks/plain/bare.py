@@ -1,0 +1,133 @@
+"""A bare PyTorch loop with hfft's levers and nothing else: the most that this hardware gives with these levers.
+
+Text: tokenised once, length buckets of whole batches, padded to the batch's longest. Pictures: opened and resized in
+place, 8-bit until the batch, channels_last. Both: bf16 autocast (strided depthwise convolutions in fp32), fused AdamW,
+linear schedule, clipping at 1.0, and the allocator that its environment sets (benchmarks.pairs).
+
+Example:
+    python -m benchmarks.plain.bare text --data SHARED/data/sst2 --model SHARED/models/minilm-l6-v5k --steps 60
+"""
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+from datasets import load_dataset
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    get_linear_schedule_with_warmup,
+)
+
+from benchmarks.plain.clock import WARM_UP
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["text", "images"])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--text-columns", default="text")
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def buckets(lengths, batch, seed):
+    """Shuffled rows sorted by length inside windows of 50 batches, then the batches shuffled."""
+    draw = np.random.default_rng(seed)
+    rows = draw.permutation(len(lengths))
+    windows = [sorted(rows[i : i + 50 * batch], key=lengths.__getitem__) for i in range(0, len(rows), 50 * batch)]
+    merged = [row for window in windows for row in window]
+    found = [merged[i : i + batch] for i in range(0, len(merged) - batch + 1, batch)]
+    return [found[i] for i in draw.permutation(len(found))]
+
+
+def text_batches(args):
+    """(model, a generator of (inputs, labels))."""
+    rows = load_dataset(args.data)["train"]
+    names = sorted(set(rows["label"]))
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    texts = [" ".join(map(str, each)) for each in zip(*[rows[c] for c in args.text_columns.split(",")], strict=True)]
+    ids = tokenizer(texts, truncation=True, max_length=args.max_length)["input_ids"]
+    labels = [names.index(label) for label in rows["label"]]
+    model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=len(names), dtype=torch.float32)
+
+    def batches():
+        for rows in buckets([len(row) for row in ids], args.batch_size, args.seed):
+            width = max(len(ids[row]) for row in rows)
+            tokens, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+            for i, row in enumerate(rows):
+                tokens[i, : len(ids[row])], mask[i, : len(ids[row])] = ids[row], 1
+            inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
+            yield inputs, torch.tensor([labels[row] for row in rows])
+
+    return model, batches()
+
+
+def in_fp32(forward):
+    """A strided depthwise convolution is slow in bf16."""
+
+    def without_autocast(pictures):
+        with torch.autocast("cpu", enabled=False):
+            return forward(pictures.float())
+
+    return without_autocast
+
+
+def image_batches(args):
+    """(model, a generator of (inputs, labels)); half of the pictures are flipped."""
+    rows = load_dataset(args.data)["train"]
+    size = (getattr(AutoImageProcessor.from_pretrained(args.model), "crop_size", None) or {"height": 224})["height"]
+    classes = rows.features["label"].num_classes
+    model = AutoModelForImageClassification.from_pretrained(
+        args.model, num_labels=classes, ignore_mismatched_sizes=True, dtype=torch.float32
+    )
+    model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.groups > 1 and max(module.stride) > 1:
+            module.forward = in_fp32(module.forward)
+    order = np.random.default_rng(args.seed).permutation(len(rows))
+
+    def batches():
+        for start in range(0, len(order) - args.batch_size + 1, args.batch_size):
+            batch = rows[order[start : start + args.batch_size].tolist()]
+            opened = [np.asarray(image.convert("RGB").resize((size, size), 2)) for image in batch["image"]]
+            flipped = [image[:, ::-1] if np.random.rand() < 0.5 else image for image in opened]
+            pixels = torch.from_numpy(np.stack(flipped)).permute(0, 3, 1, 2)  # lies as channels_last
+            yield {"pixel_values": pixels.float().div_(127.5).sub_(1)}, torch.tensor(batch["label"])
+
+    return model, batches()
+
+
+def main():
+    args = parse_args()
+    torch.manual_seed(args.seed)
+    model, batches = (text_batches if args.kind == "text" else image_batches)(args)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, args.steps // 10, args.steps)
+    start = 0.0
+    for step, (inputs, labels) in zip(range(args.steps), batches, strict=False):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(**inputs).logits
+        cross_entropy(logits.float(), labels).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step + 1 == WARM_UP:
+            start = time.perf_counter()
+    rows = (step + 1 - WARM_UP) * args.batch_size
+    print(json.dumps({"samples_per_second": rows / (time.perf_counter() - start)}))
+
+
+if __name__ == "__main__":
+    main()
