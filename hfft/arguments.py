@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from hfft import levers, lookup
-from hfft.messages import InputError, announce
+from hfft import launch, levers, lookup
+from hfft.messages import InputError, MachineError, announce
 
 # Ours, because they decide what a person gets; each can be set in `train`.
 DEFAULTS: dict[str, Any] = {"logging_steps": 50, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True}
@@ -21,7 +21,8 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     if recipe.train is None:
         raise InputError(f"{recipe.where('train')}: null: {recipe.task.name} has to be trained; write its options")
     asked = {key: value for key, value in (recipe.train or {}).items() if key not in OURS}
-    chosen = {**DEFAULTS, **_rhythm(asked), **_by_parts(recipe, asked), **task.trainer_args}
+    streamed = recipe.data is not None and bool(recipe.data.load.get("streaming"))
+    chosen = {**DEFAULTS, **_rhythm(asked, streamed), **_by_parts(recipe, asked), **task.trainer_args}
     best = str(asked.get("metric_for_best_model", task.best_metric)).removeprefix("eval_")
     if best not in (*task.metric_names, "loss"):
         names = (*task.metric_names, "loss")
@@ -32,14 +33,20 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     chosen |= {"metric_for_best_model": best, "greater_is_better": best != "loss"}
     if not task.lazy and levers.allowed(recipe.train).buckets:  # rows of like length in a batch: less padding
         chosen["train_sampling_strategy"] = "group_by_length"
-    if (asked.get("bf16") or asked.get("bf16_full_eval")) and not torch.cuda.is_available():
-        chosen["use_cpu"] = True
+    # Else the processes would not find each other, and bf16 would be refused.
+    only_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
     told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}
     announce("train: " + ", ".join(f"{key} {value}" for key, value in told.items()) + " (defaults; set them in train)")
     try:
-        return Seq2SeqTrainingArguments(**{**chosen, **asked, **FIXED})
+        args = Seq2SeqTrainingArguments(**{**chosen, **asked, **FIXED, **only_cpu})
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"{recipe.where('train')}: {str(error).splitlines()[0]}") from error
+    if args.world_size != launch.world_size():
+        raise MachineError(
+            f"launch: {launch.world_size()} processes were started, but each would train alone on {args.device}; start "
+            "them with torchrun, or write train.use_cpu=true"
+        )
+    return args
 
 
 def early_stopping(recipe) -> dict[str, Any] | None:
@@ -64,12 +71,16 @@ def _by_parts(recipe, asked: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _rhythm(asked: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate and save at the same beat, and keep the best, unless the recipe says otherwise."""
-    beat = asked.get("eval_strategy", asked.get("save_strategy", "epoch"))
-    beat = "epoch" if beat in ("no", "best") else beat
+def _rhythm(asked: dict[str, Any], streamed: bool) -> dict[str, Any]:
+    """Evaluate and save at the same beat, and keep the best, unless the recipe says otherwise.
+
+    A stream does not tell its epochs: five times in the run.
+    """
+    usual = "steps" if streamed else "epoch"
+    beat = asked.get("eval_strategy", asked.get("save_strategy", usual))
+    beat = usual if beat in ("no", "best") else beat
     rhythm: dict[str, Any] = {"eval_strategy": beat, "save_strategy": beat}
-    steps = asked.get("eval_steps", asked.get("save_steps"))
+    steps = asked.get("eval_steps", asked.get("save_steps", -(-asked["max_steps"] // 5) if streamed else None))
     if beat == "steps" and steps is not None:
         rhythm |= {"eval_steps": steps, "save_steps": steps}
     merged = {**rhythm, **asked}

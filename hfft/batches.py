@@ -8,15 +8,19 @@ the global batch over accumulation and processes.
 import contextlib
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow.compute
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hfft import cache as stored
+from hfft import compact, launch, shelf
+
+BLOCK = 1000  # rows that are encoded at a time: enough for every core, little enough to be small beside the rows
 
 # (epoch, index, filler): a filler only keeps processes in step where a last batch does not reach; it weighs nothing.
 Key = tuple[int, int, bool]
@@ -26,54 +30,60 @@ Key = tuple[int, int, bool]
 class EncodedRows(Dataset):
     """Map-style rows of a split, encoded once (`encode` None) or on access, augmented on access."""
 
-    rows: datasets.Dataset
+    rows: datasets.Dataset | compact.Columns
     encode: Callable[..., dict[str, list]] | None = None
     augment: tuple[Callable[..., dict[str, list]], ...] = ()
     seed: int = 0
     train: bool = False
+    kept: shelf.Shelf | None = None  # where encoded rows stay once they were read, if nothing in them is random
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def lengths(self) -> list[int] | None:
+    def lengths(self) -> np.ndarray | None:
         """Tokens of each row, where the rows are encoded already."""
-        if "input_ids" not in self.rows.column_names:
-            return None
-        return pyarrow.compute.list_value_length(self.rows.with_format("arrow")["input_ids"][:]).to_pylist()
+        return self.rows.lengths("input_ids") if isinstance(self.rows, compact.Columns) else None
 
     def __getitems__(self, keys: list[Key]) -> list[dict[str, Any]]:
         """Encoded rows with `row`, their place in the split, and `filler`."""
-        batch = self.rows[[index for _, index, _ in keys]]
-        if self.augment:
-            batch = self._augmented(batch, keys)
-        if self.encode is not None:
-            batch = self.encode(batch, train=self.train)
+        batch = self._encoded(keys) if self.kept is None else self.kept.rows(keys, self._encoded)
         columns = list(batch.items())
         return [
             {name: values[i] for name, values in columns} | {"row": index, "filler": filler}
             for i, (_, index, filler) in enumerate(keys)
         ]
 
+    def _encoded(self, keys: list[Key]) -> dict[str, list]:
+        batch = self.rows[[index for _, index, _ in keys]]
+        if self.augment:
+            batch = self._augmented(batch, keys)
+        return batch if self.encode is None else self.encode(batch, train=self.train)
+
     def _augmented(self, batch: dict[str, list], keys: list[Key]) -> dict[str, list]:
         out: dict[str, list] = {name: [] for name in batch}
-        for i, (epoch, index, _) in enumerate(keys):
-            row = {name: [values[i]] for name, values in batch.items()}
-            with drawn_from(self.seed, epoch, index):
+        with undisturbed():
+            for i, (epoch, index, _) in enumerate(keys):
+                row = {name: [values[i]] for name, values in batch.items()}
+                draw_from(self.seed, epoch, index)
                 for part in self.augment:
                     row = part(row)
-            for name in out:
-                out[name].extend(row[name])
+                for name in out:
+                    out[name].extend(row[name])
         return out
 
 
-@contextlib.contextmanager
-def drawn_from(*numbers: int) -> Iterator[None]:
-    """Random numbers of Python, NumPy and torch come from these numbers inside the block, and from before after it."""
-    state = rng_state()
+def draw_from(*numbers: int) -> None:
+    """Random numbers of Python, NumPy and torch's CPU generator come from these numbers from now on."""
     seed = int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), "little")
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """The random generators are after the block as they were before it."""
+    state = rng_state()
     try:
         yield
     finally:
@@ -101,33 +111,35 @@ def set_rng_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def shuffled(num_rows: int, seed: int) -> Callable[[int], list[int]]:
+def shuffled(num_rows: int, seed: int) -> Callable[[int], np.ndarray]:
     """epoch -> a permutation of the rows, from (seed, epoch) alone."""
 
-    def order(epoch: int) -> list[int]:
+    def order(epoch: int) -> np.ndarray:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        return torch.randperm(num_rows, generator=generator).tolist()
+        return torch.randperm(num_rows, generator=generator).numpy()
 
     return order
 
 
-def bucketed(lengths: list[int], seed: int, global_batch: int, window: int = 50) -> Callable[[int], list[int]]:
+def bucketed(
+    lengths: Sequence[int] | np.ndarray, seed: int, global_batch: int, window: int = 50
+) -> Callable[[int], np.ndarray]:
     """epoch -> an order in which each global batch holds rows of like length.
 
     The shuffled rows are sorted inside windows of `window` global batches, then the batches are shuffled; a last,
     partial batch stays last. Padding is rare, and the order is still drawn from (seed, epoch) and the global batch.
     """
-    plain = shuffled(len(lengths), seed)
+    plain, sizes, size = shuffled(len(lengths), seed), np.asarray(lengths), window * global_batch
 
-    def order(epoch: int) -> list[int]:
-        rows, size = plain(epoch), window * global_batch
-        windows = [sorted(rows[i : i + size], key=lengths.__getitem__) for i in range(0, len(rows), size)]
-        merged = [row for each in windows for row in each]
-        batches = [merged[i : i + global_batch] for i in range(0, len(merged), global_batch)]
-        last = [batches.pop()] if len(batches[-1]) < global_batch else []
+    def order(epoch: int) -> np.ndarray:
+        rows = plain(epoch)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            rows[start : start + size] = part[np.argsort(sizes[part], kind="stable")]
+        whole = len(rows) // global_batch * global_batch
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        places = torch.randperm(len(batches), generator=generator).tolist()
-        return [row for batch in [*(batches[i] for i in places), *last] for row in batch]
+        places = torch.randperm(whole // global_batch, generator=generator).numpy()
+        return np.concatenate([rows[:whole].reshape(-1, global_batch)[places].ravel(), rows[whole:]])
 
     return order
 
@@ -138,14 +150,15 @@ class GlobalBatches(Sampler[list[Key]]):
 
     A global batch is `batch_size * num_processes * accumulation` rows of `order(epoch)`; micro-batch m of process r
     takes its rows from (m * num_processes + r) * batch_size on. Where the last rows do not reach a process, it gets one
-    filler row that weighs nothing.
+    filler row that weighs nothing; with `drop_last` a last, partial global batch is left out.
     """
 
     num_rows: int
     batch_size: int
-    order: Callable[[int], list[int]]
+    order: Callable[[int], Sequence[int] | np.ndarray]
     process: int = 0
     num_processes: int = 1
+    accumulation: int = 1
     drop_last: bool = False
     epoch: int = 0
 
@@ -155,7 +168,9 @@ class GlobalBatches(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         width = self.batch_size * self.num_processes
-        return self.num_rows // width if self.drop_last else -(-self.num_rows // width)
+        if self.drop_last:
+            return self.num_rows // (width * self.accumulation) * self.accumulation
+        return -(-self.num_rows // width)
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = self.order(self.epoch)
@@ -163,7 +178,7 @@ class GlobalBatches(Sampler[list[Key]]):
         for step in range(len(self)):
             start = step * width + self.process * self.batch_size
             rows = order[start : start + self.batch_size]
-            yield [(self.epoch, i, False) for i in rows] or [(self.epoch, order[step * width], True)]
+            yield [(self.epoch, int(i), False) for i in rows] or [(self.epoch, int(order[step * width]), True)]
 
 
 class EpochLoader(DataLoader):
@@ -178,19 +193,26 @@ class EpochLoader(DataLoader):
         self.batches.set_epoch(epoch)
 
 
-def encoded(rows: datasets.Dataset, task, *, split: str, seed: int, augment=()) -> EncodedRows:
-    """A split as the Trainer takes it: encoded once (text), or on access (pictures, and whatever is augmented)."""
+def encoded(rows: datasets.Dataset, task, *, split: str, seed: int, augment=(), cache: bool = False) -> EncodedRows:
+    """A split as the Trainer takes it: encoded once (text), or on access (pictures, and whatever is augmented).
+
+    What is encoded once is encoded by the machine's first process for all, and with `cache` for later starts too.
+    """
     train = split == "train"
     if task.lazy or (train and augment):
-        return EncodedRows(rows, encode=task.encode, augment=tuple(augment), seed=seed, train=train)
-    # The fingerprint is ours: `datasets` names a cache entry by the function, not by its code, tokenizer or options.
-    name = hashlib.blake2b(repr((rows._fingerprint, task, split)).encode(), digest_size=16).hexdigest()
-    once = rows.map(
-        lambda batch: task.encode(batch, train=train),
-        batched=True,
-        remove_columns=rows.column_names,
-        new_fingerprint=name,
-        load_from_cache_file=False,
-        keep_in_memory=True,
-    )
-    return EncodedRows(once, seed=seed, train=train)
+        read = EncodedRows(rows, encode=task.encode, augment=tuple(augment), seed=seed, train=train)
+        first = read._encoded([(0, 0, False)])  # a wrong option of an augmentation stops here, before training
+        if cache and not augment:
+            read.kept = shelf.shelf(len(rows), {name: values[0] for name, values in first.items()}, split)
+        return read
+
+    def encode() -> compact.Columns:
+        starts = range(0, len(rows), BLOCK)
+        return compact.gather(task.encode(rows[start : start + BLOCK], train=train) for start in starts)
+
+    if not cache and launch.world_size() == 1:
+        return EncodedRows(encode(), seed=seed, train=train)
+    root = None if cache else launch.folder()
+    with launch.main_first(f"tokens-{split}"):
+        columns = stored.through(rows, task, split=split, encode=encode, root=root)
+    return EncodedRows(columns, seed=seed, train=train)

@@ -4,51 +4,55 @@ import argparse
 import contextlib
 import gc
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from hfft import __version__, lookup
-from hfft.messages import HfftError, InputError, MachineError, logger, speak
+from hfft import __version__, launch, lookup
+from hfft.messages import HfftError, InputError, is_main_process, logger, redacted, speak
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 input, 3 machine, 4 checkpoint, 5 Hub, 70 our bug, 75 stopped."""
     speak()
+    _upload_by_lfs_elsewhere()
+    debug = False
     try:
         args = _parsed(argv)
-    except InputError as error:
-        print(f"hfft: error: {error}", file=sys.stderr)
-        return error.exit_code
-    try:
+        debug = args.debug
         answer = args.run(args)
-    except HfftError as error:
-        if args.debug:
-            traceback.print_exc()
-        for line in error.lines:
-            print(f"hfft: error: {line}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("hfft: stopped; resume with --resume", file=sys.stderr)
-        return 75
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = None  # type: ignore[assignment]
         return 0
-    except (OSError, MemoryError) as error:
-        if args.debug:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
             traceback.print_exc()
-        print(f"hfft: error: {type(error).__name__}: {error}", file=sys.stderr)
-        return MachineError.exit_code
-    except Exception as error:
-        if args.debug:
-            traceback.print_exc()
-        print(f"hfft: error: a bug of hfft: {type(error).__name__}: {error}; --debug shows where", file=sys.stderr)
-        return 70
-    if args.json and answer is not None:
+        code = launch.exit_code(error)
+        launch.failed(code)
+        for line in filter(launch.first_to_say, _lines(error)):
+            print(redacted(line), file=sys.stderr)
+        return code
+    if args.json and answer is not None and is_main_process():
         print(json.dumps(answer, ensure_ascii=False, default=str))
     return 0
+
+
+def _lines(error: BaseException) -> list[str]:
+    """What is said of the error that ended the command."""
+    if isinstance(error, HfftError):
+        return [f"hfft: error: {line}" for line in error.lines]
+    if isinstance(error, KeyboardInterrupt):
+        return [f"hfft: {str(error) or 'stopped'}"]
+    if launch.is_of_another(error):
+        return ["hfft: error: another process of this run is gone; its own line or the launcher's report says why"]
+    what = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError | MemoryError):
+        return [f"hfft: error: {what}"]
+    return [f"hfft: error: a bug of hfft: {what}; --debug shows where"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
 def train(args) -> dict[str, Any]:
     """Fine-tune as the recipe says and leave the run in train.output_dir."""
+    launch.begin()
     recipe = _recipe(args)
     with _fast_imports():
         from hfft.pipeline import finetune
@@ -105,7 +110,7 @@ def check(args) -> dict[str, Any]:
         from hfft.preflight import check as check_recipe
 
     _quiet()
-    return check_recipe(recipe)
+    return check_recipe(recipe, show=args.show)
 
 
 def evaluate(args) -> dict[str, Any]:
@@ -124,11 +129,12 @@ def predict(args) -> None:
     """Answers for new rows, one JSON line each."""
     with _fast_imports():
         from hfft.predict import load
+    from hfft.reading.inputs import named
 
     _quiet()
-    answers = load(args.folder, trust_code=args.trust_code).predict(
-        args.input, batch_size=args.batch_size, top_k=args.top_k
-    )
+    result = load(args.folder, trust_code=args.trust_code)
+    given = named(args.input, "image" in result.task.columns)
+    answers = result.predict(given, batch_size=args.batch_size, top_k=args.top_k)
     lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     if args.output:
         Path(args.output).write_text(lines, encoding="utf-8")
@@ -180,11 +186,20 @@ def _fast_imports() -> Iterator[None]:
         gc.enable()
 
 
+def _upload_by_lfs_elsewhere() -> None:
+    """Xet uploads go to the Hub's own storage whatever HF_ENDPOINT is; huggingface_hub reads the switch on import."""
+    if urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname != "huggingface.co":
+        os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+
+
 def _quiet() -> None:
     """Our lines instead of the libraries' bars and reports, which say the same at more length."""
     import datasets
+    import huggingface_hub
     import transformers
 
+    huggingface_hub.utils.disable_progress_bars()
+    huggingface_hub.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -200,6 +215,11 @@ def _takes_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("recipe", help="a recipe's YAML file")
     sub.add_argument("overrides", nargs="*", metavar="key.path=value", help="override one value of the recipe")
     sub.add_argument("--trust-code", action="store_true", help="allow the recipe's own .py parts and evaluate: metrics")
+
+
+def _takes_check(sub: argparse.ArgumentParser) -> None:
+    _takes_recipe(sub)
+    sub.add_argument("--show", metavar="DIR", help="write there what the model will see: augmented pictures, or tokens")
 
 
 def _takes_train(sub: argparse.ArgumentParser) -> None:
@@ -250,7 +270,7 @@ def _positive(word: str) -> int:
 
 COMMANDS: list[tuple[str, Callable, Callable[[argparse.ArgumentParser], None]]] = [
     ("train", train, _takes_train),
-    ("check", check, _takes_recipe),
+    ("check", check, _takes_check),
     ("eval", evaluate, _takes_eval),
     ("predict", predict, _takes_predict),
     ("export", export, _takes_export),

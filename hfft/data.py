@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from hfft import lookup
 from hfft.messages import InputError, announce
 from hfft.reading import columns, fingerprint, holdout, inputs, memory, readers
 from hfft.reading.checks import Checked, check
-from hfft.reading.source import Source, plural
+from hfft.reading.source import Source, from_malloc, is_text, plural
 
 CHECKED = 20_000  # pictures that are decoded before training starts
 CARVED = "eval"  # how the split is called that was held out of train
@@ -35,6 +33,7 @@ class Splits:
     dropped: list[dict] = field(default_factory=list)
 
 
+@from_malloc()
 def load_splits(
     data: Any,
     task: Any,
@@ -56,8 +55,10 @@ def load_splits(
     also = [holdout.named(name, sources, "splits") for name in asked]
     wanted = list(dict.fromkeys([train, *([held_out] if held_out else []), *also]))
     picked = pick_columns(data, task, {name: sources[name] for name in wanted}, train)
+    chosen = {name: parts.split("\n") for name, parts in picked[train].origin.items()}
+    read = {"columns": chosen, "rows_read": {name: len(source) for name, source in picked.items()}}
     checked, classes, dropped = check(data, picked, check_limit)
-    rows_read = {name: len(source) for name, source in picked.items()}
+    del sources, picked  # what `carve` parts is then held once
     if held_out is None and data.eval_size:
         checked, held_out = carve(checked, train, data.eval_size, seed), CARVED
     holdout.warn_of_copies({name: (part.keys, part.names) for name, part in checked.items()}, train)
@@ -65,7 +66,7 @@ def load_splits(
     prints = {name: dataset._fingerprint for name, dataset in rows.items()}
     rows[train], filtered = apply_filters(rows[train], data.filters)
     report = {
-        "rows_read": rows_read,
+        **read,
         "trained": len(rows[train]),
         "dropped": len(dropped),
         "fingerprint": fingerprint.of_splits(rows, prints),
@@ -90,7 +91,6 @@ def read_sources(data: Any, task: Any, data_in_memory: Any) -> dict[str, Source]
     if data_in_memory is None:
         sources = readers.read_splits(data, pictures=wants(task, "image"))
     else:
-        readers.refuse_streaming(data)
         sources = memory.read_memory(data_in_memory)
         if data.split_column:
             sources = readers.by_column(sources, data.split_column)
@@ -113,8 +113,8 @@ def carve(checked: dict[str, Checked], train: str, share: float, seed: int) -> d
         f"eval: {plural(len(chosen), 'row')} of {len(part.source):,} held out of '{train}'{by_class}, seed {seed} "
         "(no eval split; set data.eval or data.eval_size)"
     )
-    rest = np.setdiff1d(np.arange(len(part.source)), chosen)
-    return {**checked, train: part.take(rest), CARVED: part.take(chosen)}
+    rest, held_out = part.parted(chosen)
+    return {**checked, train: rest, CARVED: held_out}
 
 
 def to_dataset(part: Checked, classes: list[str] | None) -> Any:
@@ -145,12 +145,16 @@ def to_dataset(part: Checked, classes: list[str] | None) -> Any:
     return Dataset(table, info=DatasetInfo(features=features), fingerprint=print_of_rows)
 
 
-def strings(values: list[str]) -> Any:
+def strings(values: Any) -> Any:
     """Texts as arrow strings, in blocks, for one block holds 2 GB at most."""
     import pyarrow as pa
 
-    blocks = [pa.array(values[start : start + 10_000], pa.string()) for start in range(0, len(values), 10_000)]
-    return pa.chunked_array(blocks, pa.string())
+    if is_text(values) and values.type == pa.string():
+        return values
+    blocks = [values[start : start + 10_000] for start in range(0, len(values), 10_000)]
+    if is_text(values):  # of the large kind
+        return pa.chunked_array([chunk for block in blocks for chunk in block.cast(pa.string()).chunks], pa.string())
+    return pa.chunked_array([pa.array(block, pa.string()) for block in blocks], pa.string())
 
 
 def apply_filters(rows: Any, filters: list) -> tuple[Any, dict[str, int]]:
@@ -166,18 +170,31 @@ def apply_filters(rows: Any, filters: list) -> tuple[Any, dict[str, int]]:
 
 
 def read_rows(
-    path_or_memory: Any, task: Any, data: Any = None, need_truth: bool = False, *, label_names: list[str] | None = None
+    given: Any,
+    task: Any,
+    data: Any = None,
+    need_truth: bool = False,
+    *,
+    label_names: list[str] | None = None,
+    trained: dict[str, list[str]] | None = None,
 ) -> Any:
     """Rows to predict -> canonical columns and "row"; every bad row stops, for each row wants an answer.
 
-    A file, a folder, one picture, "-" (JSON lines on stdin), a string, or a list, DataFrame or Dataset in memory.
+    A file, a folder, one picture, sys.stdin (JSON lines), a string, or a list, DataFrame or Dataset in memory.
     Without `need_truth` no label is read. With it "label" is a ClassLabel of `label_names` (a label that is none of
-    them stops, with its row), or of the classes that occur.
+    them stops, with its row), or of the classes that occur. `trained` are the columns that the run was trained on
+    (report["columns"]): an optional one is then either needed or not read.
     """
     data = complete(data)
-    source = inputs.read_inputs(path_or_memory, task, data, need_truth)
     wanted = [name for name in task.columns if need_truth or name.rstrip("?") != "label"]
+    if trained is not None:
+        wanted = [name.rstrip("?") for name in wanted if not name.endswith("?") or name.rstrip("?") in trained]
+        data.columns = data.columns | {name: parts for name, parts in trained.items() if parts != [name]}
+    source = inputs.read_inputs(given, wanted, data, need_truth)
     data.columns = inputs.mapping(data.columns, wanted, source)
+    source.hint += " Or call the input's column by that name."
+    if not need_truth:
+        inputs.without_labels(source, data.columns, trained)
     source = columns.pick(source, columns.choose(data, wanted, source), "input", "input")
     checked, classes = inputs.check_inputs(data, source, label_names)
     return to_dataset(checked, classes)

@@ -36,9 +36,9 @@ class Levers:
 assert tuple(field.name for field in fields(Levers)) == LEVERS, "the grammar and the levers have the same names"
 
 
-def allowed(train: dict[str, Any]) -> Levers:
+def allowed(train: dict[str, Any] | None) -> Levers:
     """The levers that `train.levers` leaves on: all of them, none, or all but those that are false."""
-    asked = train.get("levers", "all")
+    asked = (train or {}).get("levers", "all")
     if isinstance(asked, dict):
         return Levers(**(dict.fromkeys(LEVERS, True) | asked))
     return Levers(**dict.fromkeys(LEVERS, asked == "all"))
@@ -61,16 +61,46 @@ def keep_memory(levers: Levers, device: torch.device) -> None:
         announce(f"allocator: freed memory is kept for the next step (exact; {switch('allocator')})")
 
 
-def arrange(model: nn.Module, args, levers: Levers, asked: dict[str, Any]) -> None:
+def arrange(model: nn.Module, args, levers: Levers, asked: dict[str, Any] | None) -> None:
     """bf16 arithmetic and channels_last where they pay; what the recipe `asked` for by itself stays."""
     if levers.channels_last and convolutional(model):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.register_forward_pre_hook(_pictures_too, with_kwargs=True)
         announce(f"channels_last: pictures lie as convolutions read them fastest ({switch('channels_last')})")
-    by_hand = {"bf16", "fp16", "bf16_full_eval", "fp16_full_eval"} & asked.keys()
+    by_hand = {"bf16", "fp16", "bf16_full_eval", "fp16_full_eval"} & (asked or {}).keys()
     if levers.bf16 and not by_hand and args.mixed_precision == "no" and _bf16_pays(model, args.device):
         args.bf16, args.mixed_precision = True, "bf16"
-        what = "bf16 arithmetic in linear layers and attention; weights, loss, optimizer in fp32"
-        announce(f"{what} ({args.device.type} has it; train.bf16=false turns it off)")
+        slow = [m for m in model.modules() if args.device.type == "cpu" and _slow_in_bf16(m)]
+        for module in slow:
+            _in_fp32(module)
+        rest = f"; {len(slow)} depthwise convolutions, which it slows down, stay in fp32" if slow else ""
+        what = "bf16 arithmetic in linear layers, convolutions, attention; weights, loss, optimizer in fp32"
+        announce(f"{what} ({args.device.type} has it{rest}; train.bf16=false turns it off)")
+
+
+def _slow_in_bf16(module: nn.Module) -> bool:
+    """Depthwise with a stride or a large kernel: its backward pass has no bf16 kernel in oneDNN (10 times slower)."""
+    if not isinstance(module, nn.Conv2d) or module.groups == 1 or module.groups < module.in_channels:
+        return False
+    return max(module.stride) > 1 or max(module.kernel_size) > 3
+
+
+def _in_fp32(module: nn.Module) -> None:
+    forward = module.forward
+
+    def in_fp32(pictures: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(pictures.device.type, enabled=False):
+            return forward(pictures.float())
+
+    module.forward = in_fp32  # of this module alone; the weights, and with them what is saved, stay as they are
+
+
+def _pictures_too(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """A batch of pictures in the same layout: else the first layers would turn each batch around."""
+    pictures = kwargs.get("pixel_values")
+    if torch.is_tensor(pictures) and pictures.ndim == 4:
+        kwargs = kwargs | {"pixel_values": pictures.contiguous(memory_format=torch.channels_last)}
+    return args, kwargs
 
 
 def convolutional(model: nn.Module) -> bool:
@@ -83,19 +113,14 @@ def _spatial(model: nn.Module) -> list[nn.Conv2d]:
 
 
 def _bf16_pays(model: nn.Module, device: torch.device) -> bool:
-    """Where the hardware multiplies in bf16 and the model's work is multiplication, not depthwise convolution."""
+    """Where the hardware multiplies in bf16, and the model is large enough to gain more than the casts cost."""
     if sum(p.numel() for p in model.parameters()) < PAYS:
         return False
     if any(p.dtype != torch.float32 for p in model.parameters() if p.is_floating_point()):
         return False  # the recipe chose another dtype for the weights
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return (
-        device.type == "cpu"
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        and _cpu_has_bf16()
-        and not convolutional(model)
-    )
+    return device.type == "cpu" and _cpu_has_bf16()
 
 
 def _cpu_has_bf16() -> bool:

@@ -84,6 +84,11 @@ def label_names(config: PreTrainedConfig) -> list[str] | None:
     return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)
 
 
+def known_labels(model) -> list[str] | None:
+    """The class names of the recipe's model section, before anything else of it is loaded."""
+    return label_names(load_config(model))
+
+
 def match_labels(config: PreTrainedConfig, train) -> tuple[list[str], list[int], bool]:
     """(class names in the model's order, the model's index of each class of `train`, whether the head is kept).
 
@@ -279,19 +284,20 @@ def remember_base(net, weights: dict[str, torch.Tensor]) -> None:
         net.base_weights = weights
 
 
-def save_final(net, processor, folder: str | Path) -> None:
+def save_final(net, processor, folder: str | Path, *, weights: dict[str, torch.Tensor] | None = None) -> None:
     """`save`, and for an adapter with a new head its base too, so that AutoModel.from_pretrained(folder) has it all.
 
     Without the base's config beside the adapter that call would build a head for the base's own classes. Adapters that
     transformers itself cannot load (peft can), or loads wrongly (DoRA in 5.23), get their base in `base/` instead.
+    `weights` are all of them where `net` holds a share only.
     """
     if not is_main_process():
         return
     base_weights = getattr(net, "base_weights", None)
     if base_weights is not None:
         save(net.get_base_model(), None, folder, state_dict=base_weights)
-    save(net, processor, folder)
-    if base_weights is not None and not _loads_plainly(net, folder):
+    save(net, processor, folder, **({} if weights is None else {"state_dict": dict(weights)}))
+    if base_weights is not None and not _loads_plainly(net, weights, folder):
         for name in ["config.json", *(path.name for path in Path(folder).glob("model*.safetensors*"))]:
             (Path(folder) / name).unlink()
         save(net.get_base_model(), processor, Path(folder) / BASE, state_dict=base_weights)
@@ -301,14 +307,16 @@ def save_final(net, processor, folder: str | Path) -> None:
         )
 
 
-def _loads_plainly(net, folder: str | Path) -> bool:
+def _loads_plainly(net, weights: dict[str, torch.Tensor] | None, folder: str | Path) -> bool:
     """Whether transformers' own adapter loading gives the weights that were trained."""
     trained = net.get_base_model()
     try:
         plain = type(trained).from_pretrained(folder, dtype=trained.dtype, trust_remote_code=False)
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, NotImplementedError):
         return False
-    ours, theirs = trained.state_dict(), plain.state_dict()
+    inside = "base_model.model."  # where peft keeps the model
+    ours = {k.removeprefix(inside): v for k, v in weights.items()} if weights else trained.state_dict()
+    theirs = plain.state_dict()
     return ours.keys() == theirs.keys() and all(
         torch.allclose(weight.cpu().float(), theirs[key].float(), atol=1e-6) for key, weight in ours.items()
     )

@@ -1,9 +1,17 @@
-"""Text: the checkpoint's tokenizer, its limits, and token ids with a count of what was cut off."""
+"""Text: the checkpoint's tokenizer, its limits, token ids with a count of what was cut off, and padding."""
 
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from hfft.messages import InputError, announce, warn
 
@@ -12,7 +20,7 @@ from hfft.messages import InputError, announce, warn
 class Lengths:
     """Token counts before truncation, collected while encoding."""
 
-    tokens: list[int] = field(default_factory=list)
+    tokens: Counter[int] = field(default_factory=Counter)  # number of tokens -> rows that have so many
     truncated: int = 0
     unknown: int = 0
 
@@ -20,14 +28,24 @@ class Lengths:
         """Announce the quantiles and the share of rows that were cut."""
         if not self.tokens:
             return
-        q50, q95, q100 = (int(q) for q in np.quantile(self.tokens, [0.5, 0.95, 1.0]))
-        share = self.truncated / len(self.tokens)
-        line = f"{split}: {len(self.tokens):,} rows of {q50} tokens (median), {q95} (95 %), {q100} (longest)"
+        sizes, rows = (np.array(column) for column in zip(*sorted(self.tokens.items()), strict=True))
+        q50, q95, q100 = (int(q) for q in np.quantile(np.repeat(sizes, rows), [0.5, 0.95, 1.0]))
+        share, total = self.truncated / rows.sum(), int(sizes @ rows)
+        line = f"{split}: {rows.sum():,} rows of {q50} tokens (median), {q95} (95 %), {q100} (longest)"
         if self.truncated:
             line += f"; {self.truncated:,} ({share:.1%}) are cut at {max_length} tokens"
         (warn if share > 0.05 else announce)(line)
-        if self.unknown > 0.05 * sum(self.tokens):
-            warn(f"{split}: {self.unknown / sum(self.tokens):.0%} of the tokens are unknown to the tokenizer")
+        if self.unknown > 0.05 * total:
+            warn(f"{split}: {self.unknown / total:.0%} of the tokens are unknown to the tokenizer")
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as JSON keeps them, for the cache of encoded rows."""
+        return {"tokens": sorted(self.tokens.items()), "truncated": self.truncated, "unknown": self.unknown}
+
+    @classmethod
+    def from_json(cls, counts: dict[str, Any]) -> "Lengths":
+        """What `to_json` gave."""
+        return cls(Counter(dict(counts["tokens"])), counts["truncated"], counts["unknown"])
 
 
 def load_tokenizer(model):
@@ -90,12 +108,121 @@ def set_pad_token(tokenizer, config) -> None:
 
 
 def encode(tokenizer, texts: list[str], pairs: list[str] | None, limit: int, lengths: Lengths) -> dict[str, list]:
-    """Token ids of a batch, unpadded, cut at `limit`; counts go to `lengths`."""
-    batch = tokenizer(texts, pairs, truncation=True, max_length=limit, padding=False, verbose=False)
-    for row in batch.encodings or []:
-        cut = sum(len(part.ids) - sum(part.special_tokens_mask) for part in row.overflowing)
-        lengths.tokens.append(len(row.ids) + cut)
-        lengths.truncated += bool(cut)
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id != tokenizer.pad_token_id:
-        lengths.unknown += sum(ids.count(tokenizer.unk_token_id) for ids in batch["input_ids"])
-    return dict(batch)
+    """Token ids of a batch, unpadded, those of `tokenizer(texts, pairs, truncation=True, max_length=limit)`.
+
+    `token_type_ids` only where they are not all zero: `padded` makes those, and the attention mask. Counts of tokens
+    before the cut go to `lengths`.
+    """
+    encoded = _whole(tokenizer, texts, pairs)
+    sizes = [len(ids) for ids in encoded["input_ids"]]
+    long = [i for i, size in enumerate(sizes) if size > limit]
+    if long:  # only those are encoded again, by the tokenizer's own rules of what to cut
+        with _as_it_was(tokenizer):
+            some = [texts[i] for i in long], [pairs[i] for i in long] if pairs else None
+            cut = tokenizer(*some, truncation=True, max_length=limit, padding=False, verbose=False)
+        for name, column in encoded.items():
+            for i, values in zip(long, cut[name], strict=True):
+                column[i] = values
+    lengths.tokens.update(sizes)
+    lengths.truncated += len(long)
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown != tokenizer.pad_token_id:
+        lengths.unknown += sum(ids.count(unknown) for ids in encoded["input_ids"])
+    return encoded
+
+
+def _whole(tokenizer, texts: list[str], pairs: list[str] | None) -> dict[str, list]:
+    """input_ids and, where they tell something, token_type_ids of whole rows, nothing cut."""
+    with_types = "token_type_ids" in tokenizer.model_input_names
+    if not _is_plain(tokenizer):
+        batch = tokenizer(texts, pairs, padding=False, verbose=False)
+        ids, types = batch["input_ids"], batch.get("token_type_ids") if with_types else None
+        told = types is not None and any(map(any, types))
+    else:
+        with _as_it_was(tokenizer) as backend:
+            backend.no_truncation()
+            backend.no_padding()
+            backend.encode_special_tokens = tokenizer.split_special_tokens
+            # without offsets, which only the slower encode_batch gives
+            found = backend.encode_batch_fast(texts if pairs is None else list(zip(texts, pairs, strict=True)))
+        ids = [row.ids for row in found]
+        # A template gives all tokens of a text one type: what the longest row of single texts shows holds for all.
+        told = with_types and (pairs is not None or any(max(found, key=len).type_ids))
+        types = [row.type_ids for row in found] if told else None
+    return {"input_ids": ids, **({"token_type_ids": types} if told else {})}
+
+
+def _is_plain(tokenizer) -> bool:
+    """Whether a call of this tokenizer is a call of the Rust backend and nothing besides."""
+    from transformers import TokenizersBackend
+
+    kind = type(tokenizer)
+    return isinstance(tokenizer, TokenizersBackend) and all(
+        getattr(kind, name) is getattr(TokenizersBackend, name) for name in ("__call__", "_encode_plus")
+    )
+
+
+@contextlib.contextmanager
+def _as_it_was(tokenizer) -> Iterator[Any]:
+    """The Rust backend (None: it has none), its truncation and padding put back after the block.
+
+    They are state that is saved with the tokenizer, and should not depend on which rows were encoded last.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield None
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield backend
+    finally:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+        backend.enable_padding(**padding) if padding else backend.no_padding()
+
+
+def identity(tokenizer) -> str:
+    """A hash of everything in a tokenizer that decides on ids: its content, not where it lies."""
+    about = [type(tokenizer).__qualname__, tokenizer.special_tokens_map, tokenizer.model_input_names]
+    about += [tokenizer.truncation_side, getattr(tokenizer, "split_special_tokens", None)]
+    digest = hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=16)
+    if _is_plain(tokenizer):
+        with _as_it_was(tokenizer) as backend:
+            backend.no_truncation()
+            backend.no_padding()
+            digest.update(backend.to_str().encode())
+        return digest.hexdigest()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(Path(folder).rglob("*")):
+            digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+def collate(tokenizer, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """What `tokenizer.pad` makes of rows of ids: those of model_input_names that it knows, (batch, tokens) int64."""
+    sizes = [len(row["input_ids"]) for row in rows]
+    side, known = tokenizer.padding_side, tokenizer.model_input_names
+    places = _places(sizes, side)
+    inputs = {"input_ids": padded([row["input_ids"] for row in rows], tokenizer.pad_token_id, places)}
+    if "token_type_ids" in known:
+        if "token_type_ids" in rows[0]:
+            types = padded([row["token_type_ids"] for row in rows], tokenizer.pad_token_type_id, places)
+        else:  # all zero: see `encode`
+            types = torch.from_numpy(np.where(places, 0, tokenizer.pad_token_type_id))
+        inputs["token_type_ids"] = types
+    if "attention_mask" in known:
+        inputs["attention_mask"] = torch.from_numpy(places.astype(np.int64))
+    return inputs
+
+
+def _places(sizes: Sequence[int], side: str) -> np.ndarray:
+    """(rows, tokens) bool: where a row has tokens, the others being padding on that side."""
+    counts, width = np.array(sizes)[:, None], np.arange(max(sizes))
+    return width < counts if side == "right" else width >= len(width) - counts
+
+
+def padded(values: Sequence[Any], fill: int, places: np.ndarray) -> torch.Tensor:
+    """Rows of numbers, each into its `places`, `fill` elsewhere: (rows, tokens) int64."""
+    out = np.full(places.shape, fill, dtype=np.int64)
+    out[places] = np.concatenate(values, dtype=np.int64, casting="unsafe")
+    return torch.from_numpy(out)

@@ -1,12 +1,17 @@
 """Every test is offline and runs where no shared data is; those that need it say so in one line."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HFFT_CACHE"] = tempfile.mkdtemp(prefix="hfft-tests-")  # no test finds what another day left
+atexit.register(shutil.rmtree, os.environ["HFFT_CACHE"], ignore_errors=True)
 
 import pytest
 
@@ -20,3 +25,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared data here: set HFFT_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Starts hfft's command line in processes of their own, without the seconds of a new interpreter's imports."""
+    from forks import Forks
+
+    server = Forks()
+    yield server
+    server.close()

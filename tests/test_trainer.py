@@ -10,18 +10,19 @@ import torch
 from transformers import Seq2SeqTrainingArguments
 
 from hfft import batches, lookup
-from hfft.batches import EncodedRows, GlobalBatches, bucketed, drawn_from, shuffled
+from hfft.batches import EncodedRows, GlobalBatches, bucketed, draw_from, shuffled, undisturbed
 from hfft.messages import MachineError
 from hfft.recipe import ModelSection, Part
 from hfft.trainer import Trainer, _joined
 
 
-def steps_of(layout: tuple[int, int, int], order, num_rows: int, epoch: int = 0) -> list[list[int]]:
+def steps_of(layout: tuple[int, int, int], order, num_rows: int, epoch: int = 0, **options) -> list[list[int]]:
     """The rows of every global batch for (rows a batch, processes, accumulation), each step sorted."""
     size, processes, accumulation = layout
     shares = []
     for process in range(processes):
-        sampler = GlobalBatches(num_rows, size, order, process=process, num_processes=processes)
+        share = {"process": process, "num_processes": processes, "accumulation": accumulation}
+        sampler = GlobalBatches(num_rows, size, order, **share, **options)
         sampler.set_epoch(epoch)
         shares.append([[index for _, index, filler in keys if not filler] for keys in sampler])
     assert len({len(share) for share in shares}) == 1, "processes must stay in step"
@@ -41,6 +42,9 @@ def test_the_rows_of_each_step_do_not_depend_on_the_layout(num_rows, kind):
         whole, *others = [steps_of(layout, order, num_rows, epoch) for layout in layouts]
         assert sorted(i for step in whole for i in step) == list(range(num_rows))
         assert all(other == whole for other in others)
+        assert all(
+            steps_of(layout, order, num_rows, epoch, drop_last=True) == whole[: num_rows // 8] for layout in layouts
+        )
     assert steps_of((8, 1, 1), order, num_rows, 0) != steps_of((8, 1, 1), order, num_rows, 1) or num_rows == 7
 
 
@@ -64,7 +68,8 @@ def test_what_is_random_in_a_row_is_the_same_for_any_number_of_workers_and_any_b
 
 def test_drawing_inside_the_block_leaves_the_generators_as_they_were():
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
-    with drawn_from(1, 2, 3):
+    with undisturbed():
+        draw_from(1, 2, 3)
         random.random(), np.random.rand(), torch.rand(3)
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 
@@ -123,5 +128,7 @@ def test_a_non_finite_step_stops_the_run_before_the_weights_change(tmp_path):
 
 def test_every_row_is_counted_once_or_the_metrics_are_refused():
     assert _joined([([1, 0], 2.0, 2, {"x": np.array([11, 10])}), ([], 0.0, 0, {})], 2)[2]["x"].tolist() == [10, 11]
+    ragged = _joined([([1], 1.0, 1, {"x": [[1, 2]]}), ([0, 2], 1.0, 2, {"x": [[3], []]})], 3)
+    assert ragged == (2.0, 3, {"x": [[3], [1, 2], []]})
     with pytest.raises(AssertionError, match="exactly once"):
         _joined([([0, 0], 2.0, 2, {"x": np.array([1, 1])})], 2)

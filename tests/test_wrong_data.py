@@ -238,11 +238,6 @@ WRONG_TEXT = {
         {"load": {"sep": ";"}},
         "data.load.sep: is no option for jsonl files (it takes encoding, field).",
     ),
-    "a stream": (
-        CSV,
-        {"load": {"streaming": True}},
-        "data.load.streaming: streaming is not available in this version; take it out",
-    ),
     "half a surrogate pair": (
         {"train.jsonl": rows("a", "b", "a") + '{"text": "x\\ud800", "label": "b"}\n'},
         {},

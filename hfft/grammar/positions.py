@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from hfft.messages import InputError
+from hfft.messages import TOKEN, InputError
 
 Path_ = tuple[str | int, ...]  # ("tuning", 0, "peft", "r")
 MAX_BYTES, MAX_DEPTH = 1_000_000, 32
@@ -26,7 +26,6 @@ INF = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 SECRET = re.compile(
     r"token|((hub|hf|use_auth|auth|access|api|wandb|bearer)_?token)|.*passw(or)?d|.*secret|.*(api|access)_?key", re.I
 )
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
 @dataclass(frozen=True, order=True)

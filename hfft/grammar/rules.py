@@ -121,6 +121,31 @@ def secrets(source: Source, data: object, path: Path_ = ()) -> None:
             secrets(source, value, (*path, key))
 
 
+def stream(source: Source) -> None:
+    """Note what a recipe that streams its data lacks, and what would have no effect in it."""
+    load, train = value_at(source.data, ("data", "load")), value_at(source.data, ("train",))
+    load, train = load if isinstance(load, dict) else {}, train if isinstance(train, dict) else None
+    if load.get("streaming") is not True:
+        if "buffer_size" in load:
+            what = "has no effect without streaming: true; delete the line"
+            source.add(("data", "load", "buffer_size"), what, key=True)
+        return
+    if train is None:
+        return
+    similar = any(distance(key, "max_steps") in (1, 2) for key in train)
+    if train.get("max_steps") in (None, -1) and not similar:
+        what = "needs max_steps, for a stream does not tell how many rows an epoch has; write max_steps: N"
+        source.add(("train", "max_steps"), what, where=("train",))
+    for key in ("num_train_epochs", "dataloader_drop_last"):
+        if train.get(key):
+            what = "has no effect on a stream, whose epochs follow each other until max_steps; delete the line"
+            source.add(("train", key), what, key=True)
+    for key in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if train.get(key) == "epoch":
+            what = f"a stream does not tell when an epoch ends; write {key}: steps"
+            source.add(("train", key), what)
+
+
 def unknown_keys(source: Source, path: Path_, known: Iterable[str], told: Mapping[str, str], homes: Homes) -> None:
     """Note every key of the mapping at `path` that is not `known`, with what to write instead."""
     for key in value_at(source.data, path):

@@ -222,6 +222,7 @@ def load_keys() -> dict[str, Option]:
         same = key not in found or found[key].annotation == option.annotation
         found[key] = option if same else Option(f"Union[{found[key].annotation}, {option.annotation}]", option.default)
     found["quoting"] = Option('Literal["minimal", "none"] | int')  # hfft's csv reader has names for csv's numbers
+    found["buffer_size"] = Option("int")  # of a stream, called as in IterableDataset.shuffle
     return found
 
 

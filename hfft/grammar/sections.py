@@ -46,6 +46,7 @@ def check_all(source: Source, *, trust_code: bool) -> dict[str, Any]:
         "train": train(source),
         "export": parts(source, ("export",), "export", trust_code),
     }
+    rules.stream(source)
     if source.problems:
         raise InputError(*source.lines())
     return found

@@ -66,4 +66,7 @@ def _counts(train) -> tuple[list[str], np.ndarray]:
     feature = train.features.get("label")
     if not hasattr(feature, "names"):
         raise InputError("objectives: class_weights: the data has no single class label a row")
+    if hasattr(train, "label_counts"):  # a stream
+        counts = train.label_counts()
+        return feature.names, np.array([counts.get(name, 0) for name in feature.names])
     return feature.names, np.bincount(np.asarray(train["label"]), minlength=len(feature.names))

@@ -18,12 +18,23 @@ class Checked:
 
     source: Source
     names: list | None  # a class name for each row, or None where the task has no label
-    keys: list
+    keys: Any  # a list or array
 
     def take(self, positions: np.ndarray) -> "Checked":
         """These rows only."""
+        return self._with(self.source.take(positions), positions)
+
+    def parted(self, positions: np.ndarray) -> "tuple[Checked, Checked]":
+        """(the other rows, these rows, which are in order); this split loses its cells, so that none is held twice."""
+        outside = np.ones(len(self.source), dtype=bool)
+        outside[positions] = False
+        rest, chosen = self.source.parted(outside)
+        return self._with(rest, np.flatnonzero(outside)), self._with(chosen, positions)
+
+    def _with(self, source: Source, positions: np.ndarray) -> "Checked":
         names = [self.names[i] for i in positions] if self.names is not None else None
-        return Checked(self.source.take(positions), names, [self.keys[i] for i in positions])
+        keys = self.keys[positions] if isinstance(self.keys, np.ndarray) else [self.keys[i] for i in positions]
+        return Checked(source, names, keys)
 
 
 def check(

@@ -8,10 +8,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
 from hfft.reading import pictures
-from hfft.reading.source import Problem, Source, plural, shown
+from hfft.reading.source import Problem, Source, is_text, plural, shown
 
 COMMON = {
     "text": "text sentence review content question title description body message comment tweet query document",
@@ -164,20 +166,38 @@ def text(source: Source, column: str, join: str) -> list[Problem]:
     values = source.columns[column]
     if isinstance(values, list) and values and "\n" in source.origin[column]:
         return joined_text(source, column, join)
-    values = source.values(column)
+    looked_at = doubtful(values) if is_text(values) else enumerate(source.values(column))
     problems = [
         Problem(i, column, value, *what_of_text(value))
-        for i, value in enumerate(values)
+        for i, value in looked_at
         if type(value) is not str or not value or value.isspace() or not is_unicode(value)
     ]
-    for problem in problems:
-        values[problem.position] = None
-    longest = max((len(value) for value in values if value is not None), default=0)
+    if not is_text(values):
+        values = source.columns[column] = source.values(column)
+        for problem in problems:
+            values[problem.position] = None
+    lengths = sizes(values)
+    longest = int(lengths.max(initial=0))
     if longest > LONG_TEXT:
-        i = next(i for i, value in enumerate(values) if value is not None and len(value) == longest)
-        warn(f"{source.where(i)}: a text of {longest:,} characters; is it one row?")
-    source.columns[column] = values
+        warn(f"{source.where(int(lengths.argmax()))}: a text of {longest:,} characters; is it one row?")
     return problems
+
+
+def doubtful(values: Any) -> list[tuple[int, Any]]:
+    """(position, value) of the arrow strings that have no visible ASCII character: the others are texts for sure."""
+    import pyarrow.compute as pc
+
+    unseen = ~pc.fill_null(pc.match_substring_regex(values, "[!-~]"), False).to_numpy()
+    return list(zip(np.flatnonzero(unseen).tolist(), values.filter(unseen).to_pylist(), strict=True))
+
+
+def sizes(values: Any) -> np.ndarray:
+    """Characters of each text; of one that is missing 0."""
+    import pyarrow.compute as pc
+
+    if is_text(values):
+        return pc.fill_null(pc.utf8_length(values), 0).to_numpy()
+    return np.fromiter((0 if value is None else len(value) for value in values), np.int64, len(values))
 
 
 def joined_text(source: Source, column: str, join: str) -> list[Problem]:

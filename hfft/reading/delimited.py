@@ -7,17 +7,23 @@ name the line of a mistake.
 import csv
 import io
 import itertools
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import numpy as np
 
 from hfft.messages import InputError, announce
-from hfft.reading.source import Source, cut, one_file, plural
-from hfft.reading.textfile import read_text
+from hfft.reading.source import Growing, Source, as_list, cut, one_file, plural
+from hfft.reading.textfile import BLOCK, opened
 
 OPTIONS = ("sep", "encoding", "quotechar", "quoting", "header", "column_names", "skiprows")
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SNIFFED = 1 << 20  # characters that are looked at to find the separator
 FIELD_LIMIT = 1 << 30  # csv's own limit of 131,072 characters is less than a long document
+ROWS = 10_000  # that are held as Python's lists at a time
+Opener = Callable[[], TextIO]
 
 
 @dataclass
@@ -28,25 +34,38 @@ class Style:
     quotechar: str
     quoting: int
 
-    def reader(self, text: str, strict: bool = True):
-        """csv's reader over a whole text; `strict` refuses what lenient parsers guess at."""
+    def reader(self, text: str | Iterable[str], strict: bool = True):
+        """csv's reader over a whole text or lines; `strict` refuses what lenient parsers guess at."""
         options = {"delimiter": self.sep, "quoting": self.quoting, "strict": strict}
-        return csv.reader(io.StringIO(text, newline=""), quotechar=self.quotechar, **options)  # type: ignore[arg-type]
+        lines = io.StringIO(text, newline="") if isinstance(text, str) else text
+        return csv.reader(lines, quotechar=self.quotechar, **options)  # type: ignore[arg-type]
 
 
 def read_delimited(path: str, name: str, load: dict) -> Source:
     """A csv or tsv file -> its rows, each with the line it begins at."""
-    text = read_text(path, name, load.get("encoding"))
-    text, skipped = skip_lines(text, load.get("skiprows", 0))
-    default = "\t" if path.lower().endswith(".tsv") else ","
-    quoting = quoting_of(load.get("quoting", "minimal"))
-    style = Style(separator(load.get("sep") or default), load.get("quotechar", '"'), quoting)
+    text = opened(path, name, load.get("encoding"))
+    head, skipped = skip_lines(head_of(text), load.get("skiprows", 0))
+    style = style_of(path, load)
     csv.field_size_limit(FIELD_LIMIT)
     if not load.get("sep"):
-        style.sep = sniff(text, style, name)
-    rows, lines = parse_tabs(text, name, style) if style.sep == "\t" else parse(text, name, style)
-    rows, lines = without_blanks(rows, [line + skipped for line in lines], name)
-    return to_source(rows, lines, name, load, style)
+        style.sep = sniff(head, style, name)
+    grid = (cut_tabs if style.sep == "\t" else cut_rows)(text, name, style, skipped)
+    tell_blanks(grid.last - grid.filled, name)
+    return source_of(grid, name, load, style)
+
+
+def head_of(text: Opener) -> str:
+    """As much of the text as tells the separator, up to a line's end."""
+    with text() as file:
+        head = file.read(SNIFFED)
+        return head if "\n" in head else head + file.read()
+
+
+def style_of(path: str, load: dict) -> Style:
+    """The style as the options say, else as the file's ending does."""
+    default = "\t" if path.lower().endswith(".tsv") else ","
+    quoting = quoting_of(load.get("quoting", "minimal"))
+    return Style(separator(load.get("sep") or default), load.get("quotechar", '"'), quoting)
 
 
 def skip_lines(text: str, count: Any) -> tuple[str, int]:
@@ -93,17 +112,61 @@ def sniff(text: str, style: Style, name: str) -> str:
     return default
 
 
-def parse(text: str, name: str, style: Style) -> tuple[list[list[str]], list[int]]:
-    """All rows and the line at which each begins."""
-    reader, rows, lines, start = style.reader(text), [], [], 1
-    try:
-        for row in reader:
-            rows.append(row)
-            lines.append(start)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise quote_error(name, start, reader.line_num, error) from None
-    return rows, lines
+@dataclass
+class Grid:
+    """Rows gathered a block at a time into columns; a row of another width than the first's is only remembered."""
+
+    first: list[str] = field(default_factory=list)
+    columns: list[Growing] = field(default_factory=list)
+    lines: list[np.ndarray] = field(default_factory=list)  # at which the rows in `columns` begin
+    ragged: list[tuple[int, int]] = field(default_factory=list)  # (line, cells)
+    count: int = 0  # rows, blank ones too
+    filled: int = 0  # rows that are not blank
+    last: int = 0  # rows up to the last that is not blank
+
+    def add(self, rows: list[list[str]], lines: list[int]) -> None:
+        """The next rows and the lines at which they begin."""
+        widths = np.fromiter(map(len, rows), np.int64, len(rows))
+        full = np.flatnonzero(widths)
+        if len(full) and not self.first:
+            self.first = rows[full[0]]
+            self.columns = [Growing() for _ in self.first]
+        self.last = self.count + int(full[-1]) + 1 if len(full) else self.last
+        self.filled, self.count = self.filled + len(full), self.count + len(rows)
+        even = widths == len(self.first)
+        self.ragged += [(lines[i], len(rows[i])) for i in full[~even[full]].tolist()]
+        kept = rows if even.all() else [rows[i] for i in np.flatnonzero(even).tolist()]
+        for column, cells in zip(self.columns, zip(*kept, strict=True), strict=False):
+            column.add(cells)
+        self.lines.append(np.array(lines, dtype=np.int64)[even])
+
+
+def pieces(
+    text: Callable[[], AbstractContextManager[Iterable[str]]], name: str, style: Style, skipped: int, size: int = ROWS
+) -> Iterator[tuple[list[list[str]], list[int]]]:
+    """The rows and the line at which each begins, `size` at a time."""
+    with text() as file:
+        reader, start = style.reader(itertools.islice(file, skipped, None)), skipped + 1
+        while True:
+            rows, lines = [], []
+            try:
+                for row in itertools.islice(reader, size):
+                    rows.append(row)
+                    lines.append(start)
+                    start = reader.line_num + skipped + 1
+            except csv.Error as error:
+                raise quote_error(name, start, reader.line_num + skipped, error) from None
+            if not rows:
+                return
+            yield rows, lines
+
+
+def cut_rows(text: Opener, name: str, style: Style, skipped: int) -> Grid:
+    """All rows."""
+    grid = Grid()
+    for rows, lines in pieces(text, name, style, skipped):
+        grid.add(rows, lines)
+    return grid
 
 
 def quote_error(name: str, start: int, end: int, error: csv.Error) -> InputError:
@@ -116,22 +179,30 @@ def quote_error(name: str, start: int, end: int, error: csv.Error) -> InputError
     return InputError(f"{name} line {start}: text follows a closing quote; {remedy}")
 
 
-def parse_tabs(text: str, name: str, style: Style) -> tuple[list[list[str]], list[int]]:
+def cut_tabs(text: Opener, name: str, style: Style, skipped: int) -> Grid:
     """Tab files are often written without quoting: read so where only that gives rows of equal width, announced."""
-    if style.quoting == csv.QUOTE_NONE:
-        return parse(text, name, style)
-    plain = parse(text, name, Style(style.sep, style.quotechar, csv.QUOTE_NONE))
-    plain_is_even = len({len(row) for row in plain[0] if row}) == 1
+    if style.quoting == csv.QUOTE_NONE or not occurs(style.quotechar, text):
+        return cut_rows(text, name, style, skipped)
+    plain = Style(style.sep, style.quotechar, csv.QUOTE_NONE)
+    count, widths = 0, set()
+    for rows, _ in pieces(text, name, plain, skipped):
+        count, widths = count + len(rows), widths | {len(row) for row in rows if row}
     try:
-        quoted = parse(text, name, style)
+        quoted = cut_rows(text, name, style, skipped)
     except InputError:
-        if not plain_is_even:
+        if len(widths) != 1:
             raise
-        quoted = ([], [])
-    if plain_is_even and len(quoted[0]) != len(plain[0]):
+        quoted = Grid()
+    if len(widths) == 1 and quoted.count != count:
         announce(f"{name}: read without quoting, its quotes are text (they do not pair; set data.load.quoting)")
-        return plain
+        return cut_rows(text, name, plain, skipped)
     return quoted
+
+
+def occurs(character: str, text: Opener) -> bool:
+    """Whether a character is anywhere in the text."""
+    with text() as file:
+        return any(character in block for block in iter(lambda: file.read(BLOCK), ""))
 
 
 def without_blanks(rows: list, lines: list[int], name: str) -> tuple[list[list[str]], list[int]]:
@@ -139,22 +210,32 @@ def without_blanks(rows: list, lines: list[int], name: str) -> tuple[list[list[s
     if all(rows):
         return rows, lines
     kept = [i for i, row in enumerate(rows) if row]
-    inside = (kept[-1] + 1 - len(kept)) if kept else 0
+    tell_blanks((kept[-1] + 1 - len(kept)) if kept else 0, name)
+    return [rows[i] for i in kept], [lines[i] for i in kept]
+
+
+def tell_blanks(inside: int, name: str) -> None:
+    """Say how many blank lines stand between rows."""
     if inside:
         announce(f"{name}: {plural(inside, 'blank line')} between the rows not read as rows")
-    return [rows[i] for i in kept], [lines[i] for i in kept]
 
 
 def to_source(rows: list[list[str]], lines: list[int], name: str, load: dict, style: Style) -> Source:
     """Header and rows -> columns; rows of another width are refused."""
-    names, from_file = header(rows, name, load)
-    if from_file:
-        rows, lines = rows[1:], lines[1:]
-    if not rows:
+    grid = Grid()
+    grid.add(rows, lines)
+    return source_of(grid, name, load, style)
+
+
+def source_of(grid: Grid, name: str, load: dict, style: Style) -> Source:
+    """Header and rows -> columns; rows of another width are refused."""
+    names, from_file = header([grid.first] if grid.first else [], name, load)
+    if grid.filled == from_file:
         raise InputError(f"{name}: there are no rows below the header; give a file with rows")
-    refuse_ragged(rows, lines, name, len(names), style)
-    columns = {column: list(cells) for column, cells in zip(names, zip(*rows, strict=True), strict=True)}
-    source = one_file(columns, name, lines, "line")
+    if grid.ragged:
+        raise ragged(grid.ragged, name, len(names), style)
+    columns = {name: column.column()[from_file:] for name, column in zip(names, grid.columns, strict=True)}
+    source = one_file(columns, name, np.concatenate(grid.lines)[from_file:], "line")
     if from_file and looks_like_a_row(names, columns):
         example = ", ".join(f"name{i + 1}" for i in range(len(names)))
         instead = f"load: {{header: null, column_names: [{example}]}}"
@@ -203,11 +284,15 @@ def named(names: list[str], name: str) -> list[str]:
 
 def refuse_ragged(rows: list[list[str]], lines: list[int], name: str, width: int, style: Style) -> None:
     """Stop when a row has more or fewer cells than the header, naming each."""
-    if set(map(len, rows)) == {width}:
-        return
+    if set(map(len, rows)) != {width}:
+        bad = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != width]
+        raise ragged(bad, name, width, style)
+
+
+def ragged(bad: list[tuple[int, int]], name: str, width: int, style: Style) -> InputError:
+    """A line for each row of another width than the header's, given as (line, cells)."""
     sep = SEPARATORS.get(style.sep, repr(style.sep))
-    bad = [(line, len(row)) for row, line in zip(rows, lines, strict=True) if len(row) != width]
-    raise InputError(
+    return InputError(
         *cut(
             [
                 f"{name} line {line}: {plural(cells, 'cell')} where the header has {width}; "
@@ -218,8 +303,9 @@ def refuse_ragged(rows: list[list[str]], lines: list[int], name: str, width: int
     )
 
 
-def looks_like_a_row(names: list[str], columns: dict[str, list[str]]) -> bool:
+def looks_like_a_row(names: list[str], columns: dict[str, Any]) -> bool:
     """Whether the first line's cells occur again below it, or are numbers: then it is hardly a header."""
     return any(
-        column in cells[:1000] or column.lstrip("-").replace(".", "", 1).isdigit() for column, cells in columns.items()
+        column in as_list(cells[:1000]) or column.lstrip("-").replace(".", "", 1).isdigit()
+        for column, cells in columns.items()
     )

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from hfft.reading.source import as_list
+
+ROWS = 10_000  # that are held as Python's strings at a time
 VERSION = b"hfft-rows-1"  # to be raised when the meaning of a canonical column changes
 
 
@@ -18,17 +21,24 @@ def of_rows(source: Any, names: list[str] | None, keys: list, classes: list[str]
         elif column == "label" and names is not None:
             add(digest, names)
         else:
-            add(digest, source.values(column) if not isinstance(values, list) else values)
+            add(digest, values)
     add(digest, classes or [])
     digest.update(np.asarray(source.index, dtype="<i8").tobytes())
     return digest.hexdigest()
 
 
-def add(digest: Any, values: list) -> None:
-    """Values of any kind into a hash, each ended by its length so that two lists never look alike."""
-    parts = [value.encode() if type(value) is str else repr(value).encode() for value in values]
-    digest.update(np.array([len(part) for part in parts], dtype="<i8").tobytes())
-    digest.update(b"".join(parts))
+def add(digest: Any, values: Any) -> None:
+    """Values of any kind into a hash, the lengths of all before them so that two columns never look alike."""
+    starts = range(0, len(values), ROWS)
+
+    def parts(start: int) -> list[bytes]:
+        block = as_list(values[start : start + ROWS])
+        return [value.encode() if type(value) is str else repr(value).encode() for value in block]
+
+    for start in starts:
+        digest.update(np.array([len(part) for part in parts(start)], dtype="<i8").tobytes())
+    for start in starts:
+        digest.update(b"".join(parts(start)))
 
 
 def of_splits(rows: dict[str, Any], checked: dict[str, str]) -> str:
@@ -36,5 +46,6 @@ def of_splits(rows: dict[str, Any], checked: dict[str, str]) -> str:
     digest = hashlib.blake2b(VERSION, digest_size=16)
     for split, dataset in sorted(rows.items()):
         digest.update(f"{split} {checked[split]} ".encode())
-        digest.update(np.asarray(dataset.with_format("numpy", columns=["row"])["row"][:], dtype="<i8").tobytes())
+        rows = dataset.with_format("arrow", columns=["row"])[:]["row"].to_numpy()
+        digest.update(np.asarray(rows, dtype="<i8").tobytes())
     return digest.hexdigest()

@@ -1,6 +1,5 @@
 """Which split is which: the training one, the held-out one, or one carved; and the copies between them."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,7 +7,9 @@ import numpy as np
 
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
-from hfft.reading.source import Source, plural
+from hfft.reading.source import Source, as_list, plural
+
+ROWS = 10_000  # that are held as Python's strings at a time
 
 HELD_OUT = ("eval", "validation", "val", "valid", "dev")  # names that mean: to be evaluated on while training
 ALIKE = ({"train", "training"}, {"eval", "validation", "val", "valid", "dev"}, {"test", "testing"})
@@ -51,25 +52,28 @@ def choose_splits(data: Any, sizes: dict[str, int]) -> tuple[str, str | None]:
     return train, found[0] if found else None
 
 
-def text_keys(source: Source) -> list:
-    """A key for each row's inputs: equal keys are copies. Unhashable values have none."""
-    names = [name for name in source.columns if name != "label"]
-    values = [source.values(name) for name in names]
-    keys = values[0] if len(values) == 1 else [repr(row) for row in zip(*values, strict=True)]
-    return [key if isinstance(key, str | tuple | int | float | bytes | None) else repr(key) for key in keys]
+def text_keys(source: Source) -> np.ndarray:
+    """A 64-bit hash of each row's inputs: equal ones are copies."""
+    columns, keys = [values for name, values in source.columns.items() if name != "label"], [np.empty(0, np.int64)]
+    for start in range(0, len(source), ROWS):
+        cells = [as_list(values[start : start + ROWS]) for values in columns]
+        rows = cells[0] if len(cells) == 1 else zip(*cells, strict=True)
+        keys.append(numbered([row if type(row) is str else repr(row) for row in rows]))
+    return np.concatenate(keys)
 
 
-def carve(keys: list, names: list[str] | None, size: float, seed: int) -> np.ndarray:
+def numbered(keys: Any) -> np.ndarray:
+    """Keys of any kind as numbers; equal ones have the same."""
+    return keys if isinstance(keys, np.ndarray) else np.fromiter(map(hash, keys), np.int64, len(keys))
+
+
+def carve(keys: Any, names: list[str] | None, size: float, seed: int) -> np.ndarray:
     """Positions of the held-out rows, sorted: a share of each class, copies together, classes of one row left in train.
 
     `size` below 1 is a share of the rows, from 1 on a number of them.
     """
-    first: dict[Any, int] = {}
-    leaders = np.array([first.setdefault(key, i) for i, key in enumerate(keys)])
-    heads = np.flatnonzero(leaders == np.arange(len(keys)))
-    groups: dict[str | None, list[int]] = {}
-    for i in heads:
-        groups.setdefault(names[i] if names else None, []).append(int(i))
+    leaders = first_copies(numbered(keys))
+    groups = by_class(np.flatnonzero(leaders == np.arange(len(leaders))), names)
     single = sorted(str(name) for name, rows in groups.items() if len(rows) == 1)
     if names and single:
         some = ", ".join(single[:10]) + (" …" if len(single) > 10 else "")
@@ -81,10 +85,38 @@ def carve(keys: list, names: list[str] | None, size: float, seed: int) -> np.nda
     count = max(1, round(total * size)) if size < 1 else int(size)
     if count > total - len(usable):
         raise InputError(f"data.eval_size: {size} leaves some class no row to train on; hold out less of {total:,}")
-    generator, taken = np.random.default_rng(seed), []
-    for name, quota in quotas({name: len(rows) for name, rows in usable.items()}, count).items():
-        taken += list(generator.permutation(usable[name])[:quota])
-    return np.flatnonzero(np.isin(leaders, taken))
+    generator, shares = np.random.default_rng(seed), quotas({name: len(rows) for name, rows in usable.items()}, count)
+    taken = [generator.permutation(usable[name])[:quota] for name, quota in shares.items()]
+    return np.flatnonzero(np.isin(leaders, np.concatenate(taken)))
+
+
+def first_copies(keys: np.ndarray) -> np.ndarray:
+    """For each row the first one with the same key."""
+    order = np.argsort(keys, kind="stable")
+    alike = keys[order]
+    is_first = np.concatenate([[True], alike[1:] != alike[:-1]])
+    del alike
+    if is_first.all():
+        return np.arange(len(keys))
+    leaders = np.empty(len(keys), dtype=np.int64)
+    leaders[order] = order[is_first][np.cumsum(is_first, dtype=np.int32) - 1]
+    return leaders
+
+
+def by_class(rows: np.ndarray, names: list[str] | None) -> dict[str | None, np.ndarray]:
+    """Class name -> those of these rows that have it, in order; all under None where rows have no class."""
+    if not names:
+        return {None: rows}
+    known: dict[str | None, int] = {}
+    codes = coded(names, known)[rows]
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(rows[order], np.searchsorted(codes[order], np.arange(1, len(known))))
+    return {name: part for name, part in zip(known, parts, strict=True) if len(part)}
+
+
+def coded(names: list, known: dict) -> np.ndarray:
+    """A small number for each name; `known` is filled with them in the order of their first rows."""
+    return np.fromiter((known.setdefault(name, len(known)) for name in names), np.int32, len(names))
 
 
 def quotas(sizes: dict[Any, int], total: int) -> dict[Any, int]:
@@ -97,22 +129,28 @@ def quotas(sizes: dict[Any, int], total: int) -> dict[Any, int]:
     return counts
 
 
-def warn_of_copies(splits: Mapping[str, tuple[list, list[str] | None]], train: str) -> None:
+def count_in(ordered: np.ndarray, keys: np.ndarray) -> int:
+    """How many of these keys are among the ordered ones, of which there is at least one."""
+    places = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return int((ordered[places] == keys).sum())
+
+
+def warn_of_copies(splits: Mapping[str, tuple[Any, list[str] | None]], train: str) -> None:
     """Say how many rows of other splits are in train too, and how many equal inputs in train have different labels."""
-    keys, names = splits[train]
-    known = set(keys)
+    keys, names = numbered(splits[train][0]), splits[train][1]
+    order = np.argsort(keys, kind="stable")
+    alike = keys[order]
     for split, (others, _) in splits.items():
-        copies = 0 if split == train else sum(key in known for key in others)
+        copies = 0 if split == train else count_in(alike, numbered(others))
         if copies:
             share = f"{100 * copies / len(others):.1f} %"
             warn(f"{split}: {plural(copies, 'row')} ({share}) also in {train}, so its score is too good")
-    if names is None or len(known) == len(keys):
+    starts = np.flatnonzero(np.concatenate([[True], alike[1:] != alike[:-1]]))  # of each group of copies
+    if names is None or len(starts) == len(keys):
         return
-    labels: dict[Any, set[str]] = {}
-    for key, name in zip(keys, names, strict=True):
-        labels.setdefault(key, set()).add(name)
-    torn = {key for key, found in labels.items() if len(found) > 1}
-    rows = Counter(key for key in keys if key in torn)
-    if torn:
-        count = plural(sum(rows.values()), "row")
-        warn(f"{train}: {count} with equal inputs but different labels ({plural(len(torn), 'input')})")
+    classes = coded(names, {})[order]
+    torn = np.minimum.reduceat(classes, starts) != np.maximum.reduceat(classes, starts)
+    if torn.any():
+        rows = int(np.diff(starts, append=len(keys))[torn].sum())
+        inputs = plural(int(torn.sum()), "input")
+        warn(f"{train}: {plural(rows, 'row')} with equal inputs but different labels ({inputs})")

@@ -1,11 +1,17 @@
 """json and jsonl files: one object a row, each mistake with its line; keys that are missing are null."""
 
+import io
+import itertools
 import json
 from collections.abc import Iterable
 
+import numpy as np
+
 from hfft.messages import InputError, announce
-from hfft.reading.source import Source, cut, one_file, plural, shown
-from hfft.reading.textfile import read_text
+from hfft.reading.source import Growing, Source, cut, one_file, plural, shown
+from hfft.reading.textfile import opened, read_text
+
+ROWS = 10_000  # that are held as Python's objects at a time
 
 OPTIONS = ("encoding", "field")
 
@@ -32,7 +38,8 @@ def read_jsonl(path: str, name: str, load: dict) -> Source:
     """A .jsonl or .ndjson file: one object a line."""
     if load.get("field"):
         raise InputError(f"data.load.field: does not apply to {name}, whose lines are the rows; take it out")
-    return from_lines(read_text(path, name, load.get("encoding")), name)
+    with opened(path, name, load.get("encoding"), "\n")() as file:
+        return from_file(file, name)
 
 
 class DuplicateKey(ValueError):
@@ -66,12 +73,45 @@ def the_list(content, name: str, field: str | None) -> list:
 
 
 def from_lines(text: str, name: str) -> Source:
+    """JSON lines in memory -> rows."""
+    return from_file(io.StringIO(text, newline="\n"), name)
+
+
+def from_file(file: Iterable[str], name: str) -> Source:
     """JSON lines -> rows; every malformed line is named."""
+    numbered = ((number, line.removesuffix("\n")) for number, line in enumerate(file, 1))
+    columns: dict[str, Growing] = {}
+    numbers: list[np.ndarray] = []
+    count = 0
+    broken: list[str] = []
+    odd: list[str] = []
+    while block := list(itertools.islice(numbered, ROWS)):
+        rows, lines, bad = parsed(block, name)
+        broken, odd = broken + bad, odd + not_objects(rows, lines, name, "line")
+        if broken or odd:  # the other lines are read for their mistakes only
+            continue
+        for key in dict.fromkeys(key for row in rows for key in row):
+            columns.setdefault(key, Growing(count))
+        for key, column in columns.items():
+            column.add([row.get(key) for row in rows])
+        numbers.append(np.array(lines, dtype=np.int64))
+        count += len(lines)
+    if broken or odd:
+        raise InputError(*cut(broken or odd))
+    if not count:
+        raise InputError(f"{name}: there are no rows in it; give a file with rows")
+    places = np.concatenate(numbers)
+    if places[-1] > count:
+        announce(f"{name}: {plural(int(places[-1]) - count, 'blank line')} between the rows not read as rows")
+    return one_file({key: column.column() for key, column in columns.items()}, name, places, "line")
+
+
+def parsed(numbered: Iterable[tuple[int, str]], name: str) -> tuple[list, list[int], list[str]]:
+    """(rows, the number of each one's line, a message for each malformed line) of lines that are not blank."""
     decode = json.JSONDecoder(object_pairs_hook=unique).decode
-    rows, lines, bad, blank = [], [], [], 0
-    for number, line in enumerate(text.split("\n"), 1):
+    rows, lines, bad = [], [], []
+    for number, line in numbered:
         if not line.strip():
-            blank += 1
             continue
         try:
             row = decode(line)
@@ -87,13 +127,7 @@ def from_lines(text: str, name: str) -> Source:
             continue
         rows.append(row)
         lines.append(number)
-    if bad:
-        raise InputError(*cut(bad))
-    if blank > 1 or (blank and text.rstrip(" \t\r\n") + "\n" not in (text, text.replace("\r", ""))):
-        inside = blank - (len(text) - len(text.rstrip()) > 0 and text[len(text.rstrip()) :].count("\n"))
-        if inside > 0:
-            announce(f"{name}: {plural(inside, 'blank line')} between the rows not read as rows")
-    return from_rows(rows, name, lines)
+    return rows, lines, bad
 
 
 def refuse_surrogates(row) -> None:
@@ -104,9 +138,8 @@ def refuse_surrogates(row) -> None:
         raise ValueError("holds half a surrogate pair (\\ud800–\\udfff), which is no character") from None
 
 
-def from_rows(rows: list, name: str, lines: Iterable[int] | None = None, surrogates: bool = False) -> Source:
-    """A list of dicts -> columns in the order in which their keys were first seen."""
-    numbers, unit = (list(lines), "line") if lines is not None else (list(range(len(rows))), "row")
+def not_objects(rows: list, numbers: list[int], name: str, unit: str, surrogates: bool = False) -> list[str]:
+    """A message for each row that is no object, or is asked for `surrogates` and holds half a pair."""
     bad = []
     for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
@@ -116,6 +149,13 @@ def from_rows(rows: list, name: str, lines: Iterable[int] | None = None, surroga
                 refuse_surrogates(row)
             except ValueError as error:
                 bad.append(f"{name} {unit} {number}: {error}; repair it")
+    return bad
+
+
+def from_rows(rows: list, name: str, lines: Iterable[int] | None = None, surrogates: bool = False) -> Source:
+    """A list of dicts -> columns in the order in which their keys were first seen."""
+    numbers, unit = (list(lines), "line") if lines is not None else (list(range(len(rows))), "row")
+    bad = not_objects(rows, numbers, name, unit, surrogates)
     if bad:
         raise InputError(*cut(bad))
     if not rows:

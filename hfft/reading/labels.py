@@ -6,9 +6,11 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from hfft.lookup import hint, nearest
 from hfft.messages import InputError, announce, warn
-from hfft.reading.source import Problem, Source, plural, shown
+from hfft.reading.source import Problem, Source, is_text, plural, shown
 
 WRITE = "write a class, or set data.on_bad_row: skip"
 NO_LABEL = {"-1": "is -1, which means 'no label' in test sets", "-100": "is -100, which the loss ignores"}
@@ -18,6 +20,8 @@ def read_names(source: Source) -> tuple[list[str | None], list[Problem]]:
     """The class name of every row (None where there is none) and a problem for each row without."""
     feature = source.features.get("label")
     class_names = getattr(feature, "names", None)
+    if is_of_one_type(source.columns["label"]):
+        return read_codes(source, class_names)
     known: dict[Any, tuple[str | None, str]] = {}
     names: list[str | None] = []
     problems = []
@@ -32,6 +36,27 @@ def read_names(source: Source) -> tuple[list[str | None], list[Problem]]:
             problems.append(Problem(i, "label", value, what, remedy(what)))
     problems += strangers(values, names) if not class_names else []
     return names, problems
+
+
+def is_of_one_type(values: Any) -> bool:
+    """Whether a column is arrow strings or integers: then each different value need be looked at only once."""
+    import pyarrow as pa
+
+    return is_text(values) or (isinstance(values, pa.ChunkedArray) and pa.types.is_integer(values.type))
+
+
+def read_codes(source: Source, class_names: list[str] | None) -> tuple[list[str | None], list[Problem]]:
+    """`read_names` of a column that `is_of_one_type`."""
+    found = source.columns["label"].dictionary_encode().unify_dictionaries()
+    values = [*(found.chunk(0).dictionary.to_pylist() if found.num_chunks else []), None]  # the last one for nulls
+    known = [of_class(value, class_names) if class_names else name_of(value) for value in values]
+    codes = np.concatenate(
+        [np.empty(0, np.int64), *(c.indices.fill_null(len(known) - 1).to_numpy() for c in found.chunks)]
+    )
+    names = np.array([name for name, _ in known], dtype=object)[codes].tolist()
+    wrong = np.flatnonzero(np.isin(codes, [code for code, (name, _) in enumerate(known) if name is None]))
+    told = [(int(i), values[codes[i]], known[codes[i]][1]) for i in wrong]
+    return names, [Problem(i, "label", value, what, remedy(what)) for i, value, what in told]
 
 
 def remedy(what: str) -> str:
@@ -93,7 +118,7 @@ def strangers(values: list, names: list[str | None]) -> list[Problem]:
 
 def refuse_numbers(source: Source, names: list[str | None]) -> None:
     """Stop where the whole column is numbers to predict, not classes: one line instead of one a row."""
-    values = source.values("label")
+    values = [] if is_of_one_type(source.columns["label"]) else source.values("label")
     decimals = [i for i, value in enumerate(values) if isinstance(value, float) and not math.isnan(value)]
     if decimals and not any(isinstance(value, float) and not value.is_integer() for value in values):
         line = f"is the number {values[decimals[0]]!r} with a decimal point ({plural(len(decimals), 'row')} so)"
@@ -106,7 +131,9 @@ def refuse_numbers(source: Source, names: list[str | None]) -> None:
         decimals = [i for i, name in enumerate(names) if name in fractions]
         if not decimals:
             return
-    what = f"is {shown(values[decimals[0]])}, a number with decimals ({plural(len(decimals), 'row')} so)"
+    what = (
+        f"is {shown(source.values('label')[decimals[0]])}, a number with decimals ({plural(len(decimals), 'row')} so)"
+    )
     raise InputError(Problem(decimals[0], "label", None, what, remedy(what)).line(source))
 
 
@@ -115,6 +142,18 @@ def mark_spellings(
 ) -> None:
     """Rows with a rarer spelling of a label, over all splits: "Pos", " pos" and "pos" are one label, not three."""
     counts = Counter(name for names in splits.values() for name in names if name is not None)
+    usual = usual_spellings(counts)
+    if not usual:
+        return
+    for split, names in splits.items():
+        for i, given in enumerate(names):
+            if given is not None and given in usual:
+                problems[split].append(Problem(i, "label", given, *of_spelling(given, usual[given], counts)))
+                names[i] = None
+
+
+def usual_spellings(counts: Counter[str]) -> dict[str, str]:
+    """Rarer spelling -> the usual one; they differ in case, blanks around or Unicode form only."""
     groups: dict[str, list[str]] = {}
     for name in counts:
         groups.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), []).append(name)
@@ -122,17 +161,14 @@ def mark_spellings(
     for group in groups.values():
         best, *rest = sorted(group, key=lambda name: (-counts[name], name != name.strip(), name))
         usual.update(dict.fromkeys(rest, best))
-    if not usual:
-        return
-    for split, names in splits.items():
-        for i, given in enumerate(names):
-            if given is not None and given in usual:
-                best = usual[given]
-                against = f"{plural(counts[given], 'row')} against {counts[best]:,}"
-                what = f"{given!r} is another spelling of {best!r} ({against})"
-                instead = f"write {best!r}, or data.labels: {{{given!r}: {best!r}}}"
-                problems[split].append(Problem(i, "label", given, what, instead))
-                names[i] = None
+    return usual
+
+
+def of_spelling(given: str, best: str, counts: Counter[str]) -> tuple[str, str]:
+    """(what is wrong with a rarer spelling, what to write instead)."""
+    against = f"{plural(counts[given], 'row')} against {counts[best]:,}"
+    what = f"{given!r} is another spelling of {best!r} ({against})"
+    return what, f"write {best!r}, or data.labels: {{{given!r}: {best!r}}}"
 
 
 def mark_unknown(source: Source, names: list[str | None], ordered: list[str], known_from: str) -> list[Problem]:

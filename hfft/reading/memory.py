@@ -38,7 +38,9 @@ def one_split(rows: Any, name: str) -> Source:
     elif hasattr(rows, "with_format") and hasattr(rows, "num_rows"):
         source = from_dataset(rows, name)
     elif hasattr(rows, "with_format"):
-        raise InputError(f"{name}: an IterableDataset; streams are not read in this version, give a Dataset")
+        raise InputError(
+            f"{name}: an IterableDataset is a stream; write data.load: {{streaming: true}}, or give a Dataset"
+        )
     elif hasattr(rows, "iloc") and hasattr(rows, "columns"):
         source = from_frame(rows, name)
     else:
@@ -98,6 +100,21 @@ def read_saved(path: str, where: str) -> dict[str, Source]:
 
 def read_hub(data: Any, path: str) -> dict[str, Source]:
     """A data set of the Hub, or of its local cache when offline. Its code is never run."""
+    sources = read_memory(dict(open_hub(data, path)))
+    for split, source in sources.items():
+        source.files = [hub_file(path, split)]
+    return sources
+
+
+def hub_file(path: str, split: str) -> File:
+    """How messages call the rows of a Hub split, whose paths may point into the local cache only."""
+    import datasets
+
+    return File(f"{path} {split}", "row", os.path.abspath(datasets.config.HF_CACHE_HOME), absolute=True)
+
+
+def open_hub(data: Any, path: str, **options: Any) -> Any:
+    """What datasets.load_dataset gives: a DatasetDict, with streaming=True an IterableDatasetDict."""
     import datasets
 
     for key in ("trust_remote_code", "token", "split", "streaming", "name", "revision"):
@@ -105,14 +122,9 @@ def read_hub(data: Any, path: str) -> dict[str, Source]:
             better = {"split": "data.train and data.eval", "name": "data.name", "revision": "data.revision"}.get(key)
             raise InputError(f"data.load.{key}: is not taken here; " + (f"write {better}" if better else "take it out"))
     try:
-        loaded = datasets.load_dataset(path, name=data.name, revision=data.revision, **data.load)
+        return datasets.load_dataset(path, name=data.name, revision=data.revision, **data.load, **options)
     except Exception as error:  # every layer below (requests, hub, arrow) has its own
         raise hub_error(path, error) from None
-    sources = read_memory(dict(loaded))
-    cache = os.path.abspath(datasets.config.HF_CACHE_HOME)  # paths in the rows may point into it only
-    for split, source in sources.items():
-        source.files = [File(f"{path} {split}", "row", cache, absolute=True)]
-    return sources
 
 
 def hub_error(path: str, error: Exception) -> InputError | HubError:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfft.image import MAX_PIXELS, to_rgb
+from hfft.image import MAX_PIXELS, from_array, to_rgb
 from hfft.messages import InputError, warn
 from hfft.reading.source import File, Problem, Source, plural, shown
 
@@ -76,13 +76,22 @@ def to_cell(value: Any, origin: File) -> dict[str, Any]:
         return {"bytes": bytes(value), "path": None}
     if isinstance(value, str | os.PathLike):
         return {"bytes": None, "path": find(os.fspath(value), origin)}
-    if hasattr(value, "save") and hasattr(value, "mode"):
-        return {"bytes": encode(value), "path": None}
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        from PIL import Image
+        try:
+            value = from_array(value)
+        except InputError as error:
+            raise ValueError(*str(error).split("; ")) from None
+    if hasattr(value, "save") and hasattr(value, "mode"):
+        return {"bytes": encoded(value), "path": None}
+    raise ValueError(f"is a {type(value).__name__}, no picture", "give a path, bytes, a PIL image or an array")
 
-        return {"bytes": encode(Image.fromarray(value)), "path": None}
-    raise ValueError(f"is a {type(value).__name__}, no picture", "give a path, bytes or a PIL image")
+
+def encoded(picture: Any) -> bytes:
+    """`encode`. Raises ValueError(what, remedy) for a picture whose file is damaged or closed by now."""
+    try:
+        return encode(picture)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"cannot be read ({error})", "give a picture that can be opened") from None
 
 
 def encode(picture: Any) -> bytes:

@@ -1,9 +1,13 @@
-"""data.path -> {split: Source}: a file, several, a folder of any kind, a saved data set, or a Hub id."""
+"""data.path -> {split: Source}: a file, several, a folder of any kind, a saved data set, or a Hub id.
+
+`locate` finds what each split consists of, `read_splits` reads it whole; streams begin with `locate` too.
+"""
 
 import dataclasses
 import glob
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,33 +16,45 @@ from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
 from hfft.reading import embedded, folders, memory
 from hfft.reading.source import Source, as_list, plural
-from hfft.reading.tables import READERS, read_table
+from hfft.reading.tables import READERS, Place, read_table
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+GLOB = "*?["  # what makes a path a pattern
 
 
 def read_splits(data: Any, *, pictures: bool) -> dict[str, Source]:
     """All splits of `data.path`; `pictures` says whether the task wants an image column."""
-    refuse_streaming(data)
     path = data.path
-    if isinstance(path, dict):
-        double = [os.path.basename(item) for items in path.values() for item in several(items)]
-        sources = {}
-        for split, items in path.items():
-            sources[split] = read_several(several(items), data, pictures, full_names=len(set(double)) < len(double))
-    elif isinstance(path, list):
-        sources = {"train": read_several(path, data, pictures, full_names=False)}
-    elif path:
-        sources = read_path(str(path), data, pictures)
+    if isinstance(path, str) and is_hub(path):
+        sources = memory.read_hub(data, path)
     else:
-        raise InputError("data.path: is missing; give a file, a folder, a Hub id, or data in memory")
+        sources = read(locate(data, pictures=pictures))
     return by_column(sources, data.split_column) if data.split_column else sources
 
 
-def refuse_streaming(data: Any) -> None:
-    """Streams come with a later version."""
-    if data.load.get("streaming"):
-        raise InputError("data.load.streaming: streaming is not available in this version; take it out")
+def read(splits: Mapping[str, Sequence[Place | Source]]) -> dict[str, Source]:
+    """What `locate` found, read whole: the parts of each split one below the other."""
+    return {
+        split: concatenate([part if isinstance(part, Source) else read_table(*part) for part in parts])
+        for split, parts in splits.items()
+    }
+
+
+def locate(data: Any, *, pictures: bool) -> dict[str, list[Place | Source]]:
+    """What each split of a local `data.path` consists of: files of rows, and what is in memory or lists of pictures."""
+    path = data.path
+    if isinstance(path, dict):
+        double = [os.path.basename(item) for items in path.values() for item in several(items)]
+        full_names = len(set(double)) < len(double)
+        return {
+            split: locate_several(several(items), data, pictures, full_names=full_names)
+            for split, items in path.items()
+        }
+    if isinstance(path, list):
+        return {"train": locate_several(path, data, pictures, full_names=False)}
+    if path:
+        return locate_path(str(path), data, pictures)
+    raise InputError("data.path: is missing; give a file, a folder, a Hub id, or data in memory")
 
 
 def several(items: str | list[str]) -> list[str]:
@@ -46,24 +62,30 @@ def several(items: str | list[str]) -> list[str]:
     return [items] if isinstance(items, str) else list(items)
 
 
-def read_path(path: str, data: Any, pictures: bool) -> dict[str, Source]:
+def locate_path(path: str, data: Any, pictures: bool) -> dict[str, list[Place | Source]]:
     """What lies at one path."""
     if path.startswith(embedded.PREFIX):
-        return memory.read_memory(embedded.read(path, **data.load))
+        found = memory.read_memory(embedded.read(path, **data.load))
+        return {split: [source] for split, source in found.items()}
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        return read_folder(path, data, pictures)
+        return locate_folder(path, data, pictures)
     if os.path.isfile(path):
-        return {"train": read_table(path, os.path.basename(path), data.load)}
-    if any(sign in path for sign in "*?["):
+        return {"train": [Place(path, os.path.basename(path), data.load)]}
+    if any(sign in path for sign in GLOB):
         files = sorted(glob.glob(path, recursive=True))
         if not files:
             raise InputError(f"data.path: no file matches '{path}'; check the pattern and the working directory")
-        found = folders.by_split(files, path)
-        return {split: read_several(paths, data, pictures, full_names=False) for split, paths in found.items()}
-    if looks_like_hub(path):
-        return memory.read_hub(data, path)
+        groups = folders.by_split(files, path)
+        return {split: locate_several(paths, data, pictures, full_names=False) for split, paths in groups.items()}
     raise missing(path)
+
+
+def is_hub(path: str) -> bool:
+    """Whether data.path is a Hub id and nothing that is here."""
+    return (
+        not os.path.exists(os.path.expanduser(path)) and not any(sign in path for sign in GLOB) and looks_like_hub(path)
+    )
 
 
 def looks_like_hub(path: str) -> bool:
@@ -88,33 +110,33 @@ def missing(path: str) -> InputError:
     return InputError(f"data.path: {kind} not found: '{path}' (no '{name}'{where}; a Hub id is org/name).{near}")
 
 
-def read_several(paths: list[str], data: Any, pictures: bool, *, full_names: bool) -> Source:
+def locate_several(paths: list[str], data: Any, pictures: bool, *, full_names: bool) -> list[Place | Source]:
     """Several files or folders, one below the other, as one split."""
     if not paths:
         raise InputError("data.path: an empty list of files; name at least one")
-    parts = []
+    parts: list[Place | Source] = []
     for path in map(os.path.expanduser, paths):
         if not os.path.exists(path):
             raise missing(path)
         if os.path.isdir(path):
-            parts.append(the_only_split(read_folder(path, data, pictures, as_one=True), path))
+            parts += the_only_split(locate_folder(path, data, pictures, as_one=True), path)
         else:
-            parts.append(read_table(path, path if full_names else os.path.basename(path), data.load))
-    return concatenate(parts)
+            parts.append(Place(path, path if full_names else os.path.basename(path), data.load))
+    return parts
 
 
-def the_only_split(sources: dict[str, Source], path: str) -> Source:
+def the_only_split(splits: dict[str, Any], path: str) -> Any:
     """A folder given for one split must hold one."""
-    if len(sources) > 1:
-        raise InputError(f"data.path: '{path}' is given for one split but holds {', '.join(sources)}; name one of them")
-    return next(iter(sources.values()))
+    if len(splits) > 1:
+        raise InputError(f"data.path: '{path}' is given for one split but holds {', '.join(splits)}; name one of them")
+    return next(iter(splits.values()))
 
 
-def read_folder(path: str, data: Any, pictures: bool, as_one: bool = False) -> dict[str, Source]:
+def locate_folder(path: str, data: Any, pictures: bool, as_one: bool = False) -> dict[str, list[Place | Source]]:
     """A folder: saved by `datasets`, class folders of pictures, or files of rows."""
     if os.path.exists(os.path.join(path, "dataset_dict.json")) or os.path.exists(os.path.join(path, "state.json")):
         refuse_options(data, "a save_to_disk folder")
-        return memory.read_saved(path, path)
+        return {split: [source] for split, source in memory.read_saved(path, path).items()}
     files = list(folders.walk(path))
     tables = [
         file for file in files if os.path.splitext(file)[1].lower() in READERS and not file.lower().endswith(".txt")
@@ -124,8 +146,8 @@ def read_folder(path: str, data: Any, pictures: bool, as_one: bool = False) -> d
         refuse_options(data, "a folder of pictures")
         named = () if as_one else tuple(filter(None, (data.train if data.train != "train" else None, data.eval)))
         if as_one:
-            return {"train": folders.one_split(path, "", [file for file in files if folders.is_image(file)], path)}
-        return folders.class_folders(path, files, path, named)
+            return {"train": [folders.one_split(path, "", [file for file in files if folders.is_image(file)], path)]}
+        return {split: [source] for split, source in folders.class_folders(path, files, path, named).items()}
     found = tables or ([] if pictures else texts)
     if not found:
         kinds = sorted({os.path.splitext(file)[1].lower() or "no ending" for file in files})
@@ -135,9 +157,13 @@ def read_folder(path: str, data: Any, pictures: bool, as_one: bool = False) -> d
         )
     groups = {"train": found} if as_one else folders.by_split(found, path)
     return {
-        split: concatenate([read_table(os.path.join(path, file), file, data.load) for file in group])
-        for split, group in groups.items()
+        split: [Place(os.path.join(path, file), file, data.load) for file in group] for split, group in groups.items()
     }
+
+
+def read_folder(path: str, data: Any, pictures: bool, as_one: bool = False) -> dict[str, Source]:
+    """What `locate_folder` found, read whole."""
+    return read(locate_folder(path, data, pictures, as_one))
 
 
 def prefers_classes(files: list[str], tables: list[str]) -> bool:
@@ -163,18 +189,9 @@ def concatenate(parts: list[Source]) -> Source:
         return parts[0]
     first = parts[0]
     for part in parts[1:]:
-        lacking, more = [sorted(set(a.columns) - set(b.columns)) for a, b in ((first, part), (part, first))]
-        if lacking or more:
-            which, other, names = (part, first, lacking) if lacking else (first, part, more)
-            here, there = which.files[0].name, other.files[0].name
-            raise InputError(
-                f"{here}: lacks the column '{names[0]}', which {there} has; give all files the same columns"
-            )
-        if {key: str(value) for key, value in part.features.items()} != {
-            key: str(value) for key, value in first.features.items()
-        }:
-            here, there = part.files[0].name, first.files[0].name
-            raise InputError(f"{here}: its column types or class names differ from those of {there}; write them alike")
+        refuse_unlike(
+            (first.files[0].name, first.columns, first.features), (part.files[0].name, part.columns, part.features)
+        )
     files = [file for part in parts for file in part.files]
     shifts = np.cumsum([0, *[len(part.files) for part in parts[:-1]]])
     return dataclasses.replace(
@@ -185,6 +202,21 @@ def concatenate(parts: list[Source]) -> Source:
         numbers=np.concatenate([part.numbers for part in parts]),
         index=np.arange(sum(map(len, parts))),
     )
+
+
+def refuse_unlike(first: tuple[str, Iterable[str], dict], part: tuple[str, Iterable[str], dict]) -> None:
+    """Stop where two files of one split differ; each is given as (name, columns, features)."""
+    lacking, more = [sorted(set(a[1]) - set(b[1])) for a, b in ((first, part), (part, first))]
+    if lacking or more:
+        which, other, names = (part, first, lacking) if lacking else (first, part, more)
+        raise InputError(
+            f"{which[0]}: lacks the column '{names[0]}', which {other[0]} has; give all files the same columns"
+        )
+    types = [{key: str(value) for key, value in each[2].items()} for each in (first, part)]
+    if types[0] != types[1]:
+        raise InputError(
+            f"{part[0]}: its column types or class names differ from those of {first[0]}; write them alike"
+        )
 
 
 def joined(columns: list) -> Any:

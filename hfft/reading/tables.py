@@ -5,7 +5,7 @@ Nothing is cached: a file is read anew each time, because caches keyed by size a
 
 import json
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from hfft.lookup import hint
 from hfft.messages import InputError
@@ -14,11 +14,27 @@ from hfft.reading.source import File, Source, one_file
 from hfft.reading.textfile import read_text
 
 READS = "csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt"
+ROWS = 1000  # of a parquet file that are unpacked at a time: read whole it would be in memory twice
 PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")
+
+
+class Place(NamedTuple):
+    """One file of rows: its path, its name in messages, and the reader's options (`read_table`'s arguments)."""
+
+    path: str
+    name: str
+    load: dict[str, Any]
 
 
 def read_table(path: str, name: str, load: dict[str, Any]) -> Source:
     """The rows of one file. `load` holds the reader's options; one that does not apply to the format is refused."""
+    source = READERS[checked_ending(path, name, load)][0](path, name, load)
+    source.files = [File(name, source.files[0].unit, os.path.dirname(os.path.abspath(path)))]
+    return source
+
+
+def checked_ending(path: str, name: str, load: dict[str, Any]) -> str:
+    """The ending that says how a file is read. Raises InputError for a file or an option that is not taken."""
     ending = os.path.splitext(path)[1].lower()
     if ending in PACKED:
         raise InputError(
@@ -26,16 +42,14 @@ def read_table(path: str, name: str, load: dict[str, Any]) -> Source:
         )
     if ending not in READERS:
         raise InputError(f"{name}: files ending in {ending or 'nothing'!r} are not read; give one of {READS}")
-    reader, options = READERS[ending]
+    options = READERS[ending][1]
     for key in load:
         if key not in options:
             known = f"it takes {', '.join(options)}" if options else "it takes none"
             raise InputError(f"data.load.{key}: is no option for {ending[1:]} files ({known}).{hint(key, options)}")
     if not os.access(path, os.R_OK):
         raise InputError(f"{name}: may not be read (permissions); change them with chmod")
-    source = reader(path, name, load)
-    source.files = [File(name, source.files[0].unit, os.path.dirname(os.path.abspath(path)))]
-    return source
+    return ending
 
 
 def read_txt(path: str, name: str, load: dict[str, Any]) -> Source:
@@ -50,7 +64,8 @@ def read_parquet(path: str, name: str, load: dict[str, Any]) -> Source:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read()
+        with pq.ParquetFile(path, page_checksum_verification=True, buffer_size=1 << 20, pre_buffer=False) as file:
+            table = pa.Table.from_batches(file.iter_batches(ROWS, use_threads=False), file.schema_arrow)
         table.validate(full=True)  # a flipped bit may leave text that is no UTF-8
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{name}: is damaged or no parquet file ({first_line(error)}); write it again") from None

@@ -1,10 +1,14 @@
 """A text file's characters: its encoding found or given, and nothing in it guessed in silence."""
 
 import codecs
+import io
 import re
+from collections.abc import Callable
+from typing import TextIO
 
 from hfft.messages import InputError, announce
 
+BLOCK = 1 << 20  # bytes
 BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -17,12 +21,48 @@ def read_text(path: str, name: str, encoding: str | None = None) -> str:
     text = decode(data, name, encoding or detect(data, name))
     position = text.find("\0")
     if position >= 0:
-        line = text.count("\n", 0, position) + 1
-        raise InputError(
-            f"{name} line {line}: holds a NUL character, so the file is damaged or in another encoding; "
-            "repair it, or set data.load.encoding (utf-16?)"
-        )
+        raise nul(name, text.count("\n", 0, position) + 1)
     return text
+
+
+def opened(path: str, name: str, encoding: str | None = None, newline: str = "") -> Callable[[], TextIO]:
+    """Opens the text as often as needed: from the disk where it is plain UTF-8, else what `read_text` gave.
+
+    Lines end where `newline` says, as for `open`; their ends are kept.
+    """
+    plain = plain_utf8(path) if encoding is None else None
+    if plain is not None:
+        return lambda: open(path, encoding=plain, newline=newline)
+    text = read_text(path, name, encoding)
+    return lambda: io.StringIO(text, newline=newline)
+
+
+def plain_utf8(path: str) -> str | None:
+    """utf-8, or with a mark utf-8-sig, of a file in which nothing has to be said; found without holding it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as file:
+        head = block = file.read(BLOCK)
+        if not head or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, 2 * codecs.BOM_UTF8)):
+            return None
+        while True:
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError:
+                return None
+            if "\0" in text:
+                return None
+            if not block:
+                break
+            block = file.read(BLOCK)
+    return "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
+
+
+def nul(name: str, line: int) -> InputError:
+    """The one line for a NUL character, which no text holds."""
+    return InputError(
+        f"{name} line {line}: holds a NUL character, so the file is damaged or in another encoding; "
+        "repair it, or set data.load.encoding (utf-16?)"
+    )
 
 
 def detect(data: bytes, name: str) -> str:
