@@ -1,6 +1,8 @@
 """TrainingArguments from the recipe's `train`: hfft's defaults first, then the part's, then what the recipe says."""
 
+import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -35,6 +37,7 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
         chosen["train_sampling_strategy"] = "group_by_length"
     # Else the processes would not find each other, and bf16 would be refused.
     only_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
+    _need_deepspeed(asked)
     told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}
     announce("train: " + ", ".join(f"{key} {value}" for key, value in told.items()) + " (defaults; set them in train)")
     try:
@@ -47,6 +50,12 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
             "them with torchrun, or write train.use_cpu=true"
         )
     return args
+
+
+def _need_deepspeed(asked: dict[str, Any]) -> None:
+    wanted = asked.get("deepspeed") or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if wanted and find_spec("deepspeed") is None:
+        raise MachineError("launch: DeepSpeed is asked for and not installed; pip install 'hfft[deepspeed]'")
 
 
 def early_stopping(recipe) -> dict[str, Any] | None:

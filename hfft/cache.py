@@ -8,6 +8,7 @@ nothing in it can be stale. It is written beside its place and renamed; what is 
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 import types
@@ -31,7 +32,7 @@ NOT_PLAIN = {"config", "processor", "lengths"}  # of a task: the processor count
 def home() -> Path:
     """The folder of everything that hfft keeps between runs."""
     below = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(os.environ.get("HFFT_CACHE") or os.path.join(below, "hfft"))
+    return Path(os.environ.get("HFFT_CACHE") or os.path.join(below, "hfft")).expanduser()
 
 
 def through(rows, task, *, split: str, encode: Callable[[], compact.Columns], root: Path | None) -> compact.Columns:
@@ -65,7 +66,7 @@ def key(rows, task, *, train: bool) -> str:
     """32 hex digits of all that `task.encode(rows, train=train)` depends on."""
     state = sorted((name, value) for name, value in vars(task).items() if name not in NOT_PLAIN)
     versions = [__version__, *(metadata.version(name) for name in ("transformers", "tokenizers"))]
-    tokenizer = text.identity(task.processor)
+    tokenizer = text.identity(getattr(task, "processor", None))
     digest = blake2b(repr((FORMAT, versions, _code(task), state, tokenizer, train)).encode(), digest_size=16)
     digest.update(repr(sorted(rows.features.items())).encode())
     for table in rows.with_format("arrow").iter(10_000):
@@ -87,9 +88,9 @@ def _code(task) -> list[str]:
     """Hashes of the task's file and of the modules beside it, or of hfft's own, that it imports."""
     method = type(task).encode
     own = Path(method.__code__.co_filename).resolve()
-    modules = [value for value in method.__globals__.values() if isinstance(value, types.ModuleType)]
-    imported = [getattr(module, "__file__", None) for module in modules]
-    files = {Path(file).resolve() for file in imported if file}
+    used = method.__globals__.values()
+    modules = [x if isinstance(x, types.ModuleType) else sys.modules.get(getattr(x, "__module__", "")) for x in used]
+    files = {Path(file).resolve() for file in (getattr(module, "__file__", None) for module in modules) if file}
     files = {file for file in files if file.parent in (PACKAGE, own.parent)} | {own, Path(compact.__file__).resolve()}
     return [blake2b(file.read_bytes(), digest_size=16).hexdigest() for file in sorted(files)]
 

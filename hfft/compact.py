@@ -30,6 +30,11 @@ class Column:
     def __len__(self) -> int:
         return len(self.values) if self.offsets is None else len(self.offsets) - 1
 
+    def sizes(self) -> np.ndarray:
+        """How many values each row has."""
+        assert self.offsets is not None
+        return np.diff(self.offsets)
+
     def take(self, rows: np.ndarray) -> list:
         """The cells of these rows."""
         if self.kind == "object":
@@ -58,7 +63,7 @@ class Columns:
     def lengths(self, name: str) -> np.ndarray | None:
         """The length of each row's list in this column; None where there is no such column of lists."""
         column = self.columns.get(name)
-        return None if column is None or column.kind != "list" else np.diff(column.offsets)
+        return None if column is None or column.kind != "list" else column.sizes()
 
     def unsuited(self) -> list[str]:
         """The columns that cannot be saved, because they hold neither numbers, lists of numbers nor texts."""
@@ -124,7 +129,7 @@ def _joined(parts: list[Column]) -> Column:
     values = np.concatenate([part.values for part in parts])  # in the type that holds all of them
     if parts[0].offsets is None:
         return Column(parts[0].kind, values)
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    lengths = np.concatenate([part.sizes() for part in parts])
     return Column(parts[0].kind, values, np.concatenate([[0], np.cumsum(lengths)]))
 
 

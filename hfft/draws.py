@@ -196,7 +196,11 @@ class StreamRows(Dataset):
 
     def report(self, report: dict[str, Any], steps: int, gather: Callable[[list], list]) -> int:
         """Add to the data's report what `steps` steps have seen; the rows drawn. Every process calls it."""
-        drawn, told, split = steps * self.global_batch, self.last, self.stream.sieve.split
+        drawn, split = steps * self.global_batch, self.stream.sieve.split
+        if self.last is None and drawn:  # a resumed run that had no step left: what its steps had seen is read again
+            self._drawn(drawn - 1)
+            self.hear(Told(self.read, self.dropped, self.epoch, self.size, 0, self.pending))
+        told = self.last
         report["truncated"] = sum(gather([self.cut]))
         if report["truncated"] > 0.05 * drawn:
             share = f"{report['truncated']:,} of {plural(drawn, 'row')} ({report['truncated'] / drawn:.1%})"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from accelerate.utils import patch_environment
 from transformers import Seq2SeqTrainingArguments
 
 from hfft import batches, metrics
@@ -17,6 +18,9 @@ from hfft.recipe import DataSection
 from hfft.streams import load_splits
 from hfft.trainer import SPEED, Progress, Trainer
 
+# What was trained in shares was read back whole, into every process.
+WHOLE = {"ACCELERATE_USE_FSDP": "false", "ACCELERATE_USE_DEEPSPEED": "false"}
+
 
 def evaluate(result, rows, *, batch_size: int = 64, trust_code: bool = False, watched_by=None) -> dict[str, Any]:
     """{metric: value, "loss", "rows", "per_class": ...} of `result.model` on canonical rows with truth.
@@ -26,7 +30,7 @@ def evaluate(result, rows, *, batch_size: int = 64, trust_code: bool = False, wa
     result.task.accept(rows)
     encoded = batches.encoded(rows, result.task, split="eval", seed=0)
     on_cpu = bool((result.recipe.train or {}).get("use_cpu")) or not torch.accelerator.is_available()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch_environment(**WHOLE):
         args = Seq2SeqTrainingArguments(
             output_dir=folder,
             per_device_eval_batch_size=batch_size,

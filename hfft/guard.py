@@ -1,12 +1,12 @@
 """What a signal does to a run: it finishes the step, saves a checkpoint and ends with code 75; a second one ends it.
 
-SIGTERM (schedulers, `kill`), SIGINT (Ctrl-C) and SIGUSR1 (SLURM's warning) are treated alike. The processes of a run
-agree on the step after which they stop, whichever of them was signalled.
+SIGTERM (schedulers, `kill`), SIGINT (Ctrl-C), SIGUSR1 (SLURM's warning) and SIGHUP (a closed terminal) are treated
+alike, where they are not ignored, as by `nohup`. The processes of a run agree on the step after which they stop,
+whichever of them was signalled.
 """
 
 import os
 import signal
-import sys
 import threading
 import time
 
@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from hfft import launch
 from hfft.messages import Stopped, announce
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 AGAIN = 1.0  # seconds: launchers pass on what their process group was sent already
 
 
@@ -32,7 +33,8 @@ class Guard(TrainerCallback):
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(self, *_):
@@ -53,8 +55,7 @@ class Guard(TrainerCallback):
             launch.die_with_launcher(0)  # it may go now; its end is no second signal
             announce(f"{signal.Signals(number).name}: this step is finished and saved; a second signal ends at once")
         elif time.monotonic() - self.asked_at > AGAIN:
-            sys.stderr.write("hfft: ended at once; what came after the last checkpoint is lost\n")
-            sys.stderr.flush()
+            os.write(2, b"hfft: ended at once; what came after the last checkpoint is lost\n")
             os._exit(Stopped.exit_code)
 
     def agreed(self, device: torch.device) -> bool:

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,8 +39,9 @@ def local_rank() -> int:
 
 def begin() -> None:
     """What a command does first: end with the launcher, refuse to be fewer than asked for, open the shared folder."""
-    # DDP tells in each process, at a length, that it looked for unused weights and found none; errors are still told.
+    # DDP tells in each process, at a length, that it looked for unused weights and found none, and how strides differ.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     die_with_launcher()
     refuse_fewer_than_asked()
     if world_size() > 1:
@@ -63,8 +65,8 @@ def refuse_fewer_than_asked() -> None:
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
     if tasks > 1:
         raise MachineError(
-            f"launch: srun started {tasks} processes that know nothing of each other; start a launcher once per node: "
-            "srun --ntasks-per-node=1 torchrun … hfft/run.py RECIPE"
+            f"launch: srun started {tasks} processes that know nothing of each other; set RANK, LOCAL_RANK and "
+            "WORLD_SIZE as the README's SLURM script does, or start one launcher on each node"
         )
     asked = asked_of_accelerate(_command_line(os.getppid()))
     if asked > 1:

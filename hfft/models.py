@@ -248,6 +248,23 @@ def _timm_head(timm_model) -> list[str]:
     return [f"timm_model.{name}" for name in names if any(True for _ in timm_model.get_submodule(name).parameters())]
 
 
+def blocks(net) -> list[str]:
+    """Class names of the repeated blocks, in whose shares FSDP holds a model (transformers' `_no_split_modules`).
+
+    Without those around the input embeddings, which accelerate makes a share of their own: no weight can be in two.
+    """
+    inner = unwrapped(net)
+    try:
+        embeddings = inner.get_input_embeddings()
+    except NotImplementedError as error:
+        raise InputError(
+            f"launch: accelerate cannot share {type(inner).__name__} by FSDP2, for transformers does not name its "
+            "input embeddings; launch it with accelerate_configs/multi_gpu.yaml"
+        ) from error
+    around = {type(module).__name__ for module in inner.modules() if any(m is embeddings for m in module.modules())}
+    return sorted({type(module).__name__ for module in inner.modules()} & {*(inner._no_split_modules or [])} - around)
+
+
 def save(net, processor, folder: str | Path, **options) -> None:
     """Write model and tokenizer or processor as plain transformers, timm and peft code loads them."""
     if hasattr(net, "timm_model") and not hasattr(net, "peft_config"):  # timm knows no prefix; transformers adds it

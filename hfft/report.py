@@ -82,7 +82,7 @@ def _finished(args, folder: Path) -> bool:
 
 def empty_folder(folder: str, *, overwrite: bool) -> None:
     """Remove the run that `--overwrite` replaces, once everything that can be checked of the new one has been."""
-    if overwrite and is_main_process():
+    if overwrite and is_main_process() and Path(folder).is_dir():
         shutil.rmtree(folder)
 
 

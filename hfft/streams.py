@@ -24,6 +24,7 @@ from hfft.reading.source import File, Source, plural
 BUFFER = 10_000  # rows that wait to be shuffled; data.load.buffer_size
 PICTURES = 1_000  # the same where rows carry the bytes of a picture
 HELD_OUT = 1_000  # rows, where neither a split nor their number is given
+INSTEAD = "a stream is never held whole: take the part out, or data.load.streaming"
 
 
 class Row(NamedTuple):
@@ -90,9 +91,6 @@ class Stream:
             places = zip(source.index.tolist(), rows, source.file_ids, source.numbers.tolist(), strict=True)
             good = [Row(number, row, source.files[file], line) for number, row, file, line in places]
             yield len(block), good, dropped
-
-
-INSTEAD = "a stream is never held whole: take the part out, or data.load.streaming"
 
 
 def load_splits(
@@ -225,7 +223,7 @@ def finished(stream: Stream, parts: dict[str, Source], held_out: str | None, spl
     report = {
         "columns": rules.chosen,
         "rows_read": read,
-        "trained": 0,
+        "trained": None,  # known after the training
         "dropped": len(dropped),
         "streamed": {"buffer_size": stream.buffer_size},
         "filters": {},

@@ -181,10 +181,12 @@ def _as_it_was(tokenizer) -> Iterator[Any]:
 
 
 def identity(tokenizer) -> str:
-    """A hash of everything in a tokenizer that decides on ids: its content, not where it lies."""
-    about = [type(tokenizer).__qualname__, tokenizer.special_tokens_map, tokenizer.model_input_names]
-    about += [tokenizer.truncation_side, getattr(tokenizer, "split_special_tokens", None)]
+    """A hash of everything in a tokenizer (or processor, or None) that decides on ids: its content, not its place."""
+    names = ("special_tokens_map", "model_input_names", "truncation_side", "split_special_tokens")
+    about = [type(tokenizer).__qualname__, *(getattr(tokenizer, name, None) for name in names)]
     digest = hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=16)
+    if tokenizer is None:
+        return digest.hexdigest()
     if _is_plain(tokenizer):
         with _as_it_was(tokenizer) as backend:
             backend.no_truncation()

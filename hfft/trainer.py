@@ -199,7 +199,8 @@ class Trainer(Seq2SeqTrainer):
         model.eval()
         self.callback_handler.eval_dataloader = dataloader
         kept: list[tuple] = []  # one (row, loss, items, {name: value}) a batch
-        with torch.inference_mode():
+        # Shares are gathered into buffers that training uses too, which must not be inference tensors.
+        with torch.no_grad() if self._sharded() else torch.inference_mode():
             for batch in dataloader:
                 kept.append(self._kept(model, batch))
                 self.control: TrainerControl = self.callback_handler.on_prediction_step(
@@ -212,10 +213,13 @@ class Trainer(Seq2SeqTrainer):
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(dataloader.dataset))
 
     def _kept(self, model, batch: dict[str, Any]) -> tuple:
-        if batch["filler"]:
-            return [], 0.0, 0, {}
+        nothing: tuple = ([], 0.0, 0, {})
+        if batch["filler"] and not self._sharded():
+            return nothing
         inputs = self._prepare_inputs({name: value for name, value in batch.items() if name not in OURS})
         loss, outputs = self.task.loss(model, inputs, 1)
+        if batch["filler"]:  # the other processes needed this one's share of the weights
+            return nothing
         kept = {name: _numpy(value) for name, value in self.task.keep(outputs, inputs).items()}
         return np.array(batch["rows"]), loss.item(), self.task.items(batch), kept
 
@@ -242,6 +246,12 @@ class Trainer(Seq2SeqTrainer):
         if checkpoint is not None:
             saving.reseed(self, checkpoint)
 
+    def _prepare_for_training(self, *args):
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = models.blocks(self.net())
+        return super()._prepare_for_training(*args)
+
     def _init_training_state(self, *args):
         found = super()._init_training_state(*args)
         saving.restore(self)
@@ -265,7 +275,7 @@ class Trainer(Seq2SeqTrainer):
 
     def _load_best_model(self) -> None:
         """The best checkpoint's weights. transformers' own way drops weights whose saved names differ (ViT's do)."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self._sharded():
             super()._load_best_model()
         else:
             best = together.readable(self.state.best_model_checkpoint, without=[r"optimizer\.pt"])
@@ -274,7 +284,7 @@ class Trainer(Seq2SeqTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """The weights to go on from, by the same way."""
         self.resumed_from = resume_from_checkpoint
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self._sharded():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             models.load_weights(self.model, resume_from_checkpoint)
@@ -283,16 +293,19 @@ class Trainer(Seq2SeqTrainer):
         """The model itself, out of whatever accelerate has put around it."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
+    def _sharded(self) -> bool:
+        """Whether each process holds a share of the model (FSDP, DeepSpeed)."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
     def gathered(self) -> dict[str, Any] | None:
-        """All weights, where each process holds a share of them (FSDP, DeepSpeed); every process must call it."""
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        return self.accelerator.get_state_dict(self.model_wrapped) if sharded else None
+        """All weights, where each process holds a share of them; every process must call it."""
+        return self.accelerator.get_state_dict(self.model_wrapped) if self._sharded() else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Weights, config and processor as plain code loads them; no pickled training_args.bin."""
-        main = bool(self.args.should_save)
-        folder = output_dir or self.args.output_dir
-        models.save(self.net(), self.task.processor, folder, state_dict=state_dict, is_main_process=main)
+        if self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            models.save(self.net(), self.task.processor, folder, state_dict=state_dict)
 
 
 def _numpy(value):

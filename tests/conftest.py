@@ -11,10 +11,10 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HFFT_CACHE"] = tempfile.mkdtemp(prefix="hfft-tests-")  # no test finds what another day left
-atexit.register(shutil.rmtree, os.environ["HFFT_CACHE"], ignore_errors=True)
 
 import pytest
 
+atexit.register(shutil.rmtree, os.environ["HFFT_CACHE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -32,9 +32,16 @@ class Forks:
             command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def run(self, *argv: str, processes: int = 1, **env: str) -> tuple[list[int], list[str]]:
-        """(exit codes, stderr) of each process of `hfft ARGV`; an exit code is negative for a signal."""
-        job = {"argv": [str(word) for word in argv], "env": env, "processes": processes}
+    def run(
+        self, *argv: str | Path, processes: int = 1, machines: list[Path] | None = None, **env: str
+    ) -> tuple[list[int], list[str]]:
+        """(exit codes, stderr) of each process of `hfft ARGV`; an exit code is negative for a signal.
+
+        `machines` are the folders in which machines of one process each work; they share nothing else.
+        """
+        places = [str(place) for place in machines or []]
+        count = len(places) or processes
+        job = {"argv": [str(word) for word in argv], "env": env, "processes": count, "machines": places}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -82,9 +89,17 @@ def started(job: dict, rank: int, port: str, stderr) -> int:
             size = str(job["processes"])
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        if job["machines"]:
+            os.environ |= {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "TMPDIR": job["machines"][rank]}
+            tempfile.tempdir = None
+            os.chdir(job["machines"][rank])
         os.environ |= job["env"]
         if "SIGNAL" in os.environ:
             signal_at(*os.environ["SIGNAL"].split())
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            import fsdp_on_cpu
+
+            fsdp_on_cpu.apply()
         from hfft.cli import main
 
         code = main(job["argv"])

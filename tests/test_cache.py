@@ -193,14 +193,14 @@ def test_the_key_depends_on_nothing_else(model, tmp_path):
 
 TASK = """
 from dataclasses import dataclass
-import words
+from words import number
 from hfft.tasks.base import Task
 
 @dataclass(kw_only=True)
 class Counting(Task):
     columns = ("text", "label")
     def encode(self, rows, *, train=False):
-        return {"input_ids": [[words.number(word) for word in text.split()] for text in rows["text"]]}
+        return {"input_ids": [[number(word) for word in text.split()] for text in rows["text"]]}
 """
 
 
@@ -212,14 +212,13 @@ def test_a_task_of_ones_own_is_encoded_anew_when_its_code_or_what_it_imports_cha
     def ids() -> list:
         sys.modules.pop("words", None)
         task = lookup.call("tasks", Part(str(tmp_path / "counting.py"), {}))
-        task.processor = tiny.tokenizer()
         return [row["input_ids"] for row in rows_of(encoded(task))]
 
     first = ids()
     assert ids() == first and len(entries(tmp_path / "cache")) == 1
     (tmp_path / "words.py").write_text("def number(word):\n    return 2 * len(word)\n# other\n")
     assert ids() == [[2 * size for size in row] for row in first]
-    (tmp_path / "counting.py").write_text(TASK.replace("words.number(word)", "words.number(word) + 1"))
+    (tmp_path / "counting.py").write_text(TASK.replace("[number(word)", "[number(word) + 1"))
     assert ids() == [[2 * size + 1 for size in row] for row in first]
 
 
@@ -403,3 +402,25 @@ def test_training_is_bitwise_the_same_with_the_cache_and_without(tmp_path, home)
         loss = trainer.evaluate()["eval_loss"]
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()] + [torch.tensor([loss])]))
     assert len(entries(home)) == 2 and torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
+
+
+def test_the_pipeline_keeps_and_finds_rows_unless_told_not_to(tmp_path, home, caplog, monkeypatch):
+    import hfft
+
+    weights, base = [], tiny.build("bert", tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    for name, options in {"off": {"levers": {"cache": False}}, "first": {}, "second": {}}.items():
+        caplog.clear()
+        train = {"output_dir": name, "max_steps": 3, "use_cpu": True, "learning_rate": 1e-2, **options}
+        with caplog.at_level(logging.INFO, "hfft"):
+            hfft.finetune(
+                {"task": "text_classification", "model": {"name": base}, "train": train}, data=tiny.sentences(40)
+            )
+        assert len(entries(home)) == (0 if name == "off" else 2)
+        told = [line for line in said(caplog) if "train.levers.cache=false" in line]
+        assert ["kept for" in line for line in told] == {"off": [], "first": [True] * 2, "second": [False] * 2}[name]
+        assert sum("(median)" in line for line in said(caplog)) == 2
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert metrics["data"]["truncated"] == 0
+    assert weights[0] == weights[1] == weights[2]

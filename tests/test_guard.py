@@ -1,5 +1,6 @@
 """The guard by itself: handlers only where they may be, put back afterwards; a second signal ends the process."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from hfft.guard import SIGNALS, Guard
+from hfft.guard import SIGNALS, Guard, ignore_signals
 from hfft.messages import Stopped
 
 
@@ -19,7 +20,7 @@ def handlers() -> list:
 def test_handlers_are_put_back_and_outside_the_main_thread_there_are_none():
     before = handlers()
     with Guard():
-        assert all(handler not in before for handler in handlers())
+        assert not {*handlers()} & {*before}
     assert handlers() == before
     seen = []
 
@@ -33,10 +34,41 @@ def test_handlers_are_put_back_and_outside_the_main_thread_there_are_none():
     assert seen == [(True, None)] and handlers() == before
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Guard() as guard:
+            signal.raise_signal(signal.SIGHUP)
+            assert guard.asked_at is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_before_the_training_a_signal_ends_the_block_at_once():
     with pytest.raises(Stopped, match="before the first step"), Guard():
         signal.raise_signal(signal.SIGUSR1)
     assert issubclass(Stopped, KeyboardInterrupt)  # which no library's `except Exception` takes for its own
+
+
+def worker(up) -> None:
+    ignore_signals(0)
+    up.set()
+    time.sleep(60)
+
+
+def test_a_loader_process_ends_by_its_parent_only():
+    fork = multiprocessing.get_context("fork")
+    up = fork.Event()
+    process = fork.Process(target=worker, args=(up,), daemon=True)
+    process.start()
+    assert up.wait(10)
+    for number in SIGNALS:
+        subprocess.run(["kill", f"-{int(number)}", str(process.pid)], check=True)
+    process.join(0.5)
+    assert process.is_alive()
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow

@@ -176,17 +176,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_memory_grows_by_little_more_than_the_texts(kind, tmp_path):
-    """200 MB for a million rows: 40 for the 200,000 here."""
+    """Whole lists of Python's strings took 100 MB for these; `benchmarks.preparation` has a million rows."""
     import tiny
 
     from benchmarks import words
 
     model, peaks = tiny.build("bert", tmp_path / "model"), []
-    for size in (2_000, 200_000):
+    for size in (2_000, 100_000):
         command = [sys.executable, "-c", PEAK, model, str(words.write(tmp_path, size, kind)), str(size)]
         environment = os.environ | {"HFFT_CACHE": str(tmp_path / "cache")}
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         peaks.append(float(done.stdout))
-    assert peaks[1] - peaks[0] < 48
+    assert peaks[1] - peaks[0] < 45

@@ -33,8 +33,13 @@ SMALL_NET, TIMM_NET = "{shared}/models/mobilenet-v1-0.25-128", "{shared}/models/
 OWN = {
     "bert_sst2": ([*MINILM, "data.path={shared}/data/sst2/dev.tsv", "data.eval=null", "data.eval_size=200"], 0.55),
     "bert_yelp_stream": (
-        [*MINILM, "data.path={{train: '{shared}/data/sst2/train.tsv', test: '{shared}/data/sst2/dev.tsv'}}"],
-        0.55,
+        [
+            *MINILM,
+            "task={{text_classification: {{max_length: 64}}}}",
+            "data.path={{train: '{shared}/data/ag_news/train.csv', test: '{shared}/data/ag_news/test.csv'}}",
+            "data.columns={{text: [title, description], label: label}}",
+        ],
+        0.6,
     ),
     "minilm_trec": (
         [*MINILM, "data.path={{train: '{shared}/data/trec/train.jsonl', eval: '{shared}/data/trec/test.jsonl'}}"],

@@ -126,14 +126,13 @@ def stream(source: Source) -> None:
     load, train = value_at(source.data, ("data", "load")), value_at(source.data, ("train",))
     load, train = load if isinstance(load, dict) else {}, train if isinstance(train, dict) else None
     if load.get("streaming") is not True:
-        if "buffer_size" in load:
+        if "buffer_size" in load and not has_typo_of("streaming", load):
             what = "has no effect without streaming: true; delete the line"
             source.add(("data", "load", "buffer_size"), what, key=True)
         return
     if train is None:
         return
-    similar = any(distance(key, "max_steps") in (1, 2) for key in train)
-    if train.get("max_steps") in (None, -1) and not similar:
+    if train.get("max_steps") in (None, -1) and not has_typo_of("max_steps", train):
         what = "needs max_steps, for a stream does not tell how many rows an epoch has; write max_steps: N"
         source.add(("train", "max_steps"), what, where=("train",))
     for key in ("num_train_epochs", "dataloader_drop_last"):
@@ -144,6 +143,11 @@ def stream(source: Source) -> None:
         if train.get(key) == "epoch":
             what = f"a stream does not tell when an epoch ends; write {key}: steps"
             source.add(("train", key), what)
+
+
+def has_typo_of(name: str, keys: Iterable[str]) -> bool:
+    """Whether one of the keys is nearly, but not quite, this name."""
+    return any(distance(key, name) in (1, 2) for key in keys)
 
 
 def unknown_keys(source: Source, path: Path_, known: Iterable[str], told: Mapping[str, str], homes: Homes) -> None:

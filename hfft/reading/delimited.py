@@ -184,7 +184,7 @@ def cut_tabs(text: Opener, name: str, style: Style, skipped: int) -> Grid:
     if style.quoting == csv.QUOTE_NONE or not occurs(style.quotechar, text):
         return cut_rows(text, name, style, skipped)
     plain = Style(style.sep, style.quotechar, csv.QUOTE_NONE)
-    count, widths = 0, set()
+    count, widths = 0, set[int]()
     for rows, _ in pieces(text, name, plain, skipped):
         count, widths = count + len(rows), widths | {len(row) for row in rows if row}
     try:

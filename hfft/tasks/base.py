@@ -46,7 +46,11 @@ class Task:
         raise TypeError(f"{type(self).__name__} has no load_model")
 
     def encode(self, rows: Rows, *, train: bool = False) -> Rows:
-        """Columns -> model inputs, a batch of rows; also rows without truth."""
+        """Columns -> model inputs, a batch of rows; also rows without truth.
+
+        Unless `lazy`, what it reads of the task are options, `processor` and plain attributes (numbers, strings, lists,
+        dicts), for these name the rows in the cache; what it counts it keeps in `lengths`, a `text.Lengths`.
+        """
         raise TypeError(f"{type(self).__name__} has no encode")
 
     def collate(self, rows: list[dict]) -> Inputs:
