@@ -12,12 +12,15 @@ import importlib
 import itertools
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import hfft.cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +38,7 @@ class Forks:
     def run(
         self, *argv: str | Path, processes: int = 1, machines: list[Path] | None = None, **env: str
     ) -> tuple[list[int], list[str]]:
-        """(exit codes, stderr) of each process of `hfft ARGV`; an exit code is negative for a signal.
+        """(exit codes, stderr) of each process of `hfft ARGV`, or of a script; an exit code is negative for a signal.
 
         `machines` are the folders in which machines of one process each work; they share nothing else.
         """
@@ -49,7 +52,11 @@ class Forks:
 
     def close(self) -> None:
         self.process.stdin.close()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:  # it has answered all that was asked: nothing is lost
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def free_port() -> str:
@@ -72,6 +79,13 @@ def signal_at(name: str, place: str, call: str, rank: str) -> None:
         return inner(*args, **kwargs)
 
     setattr(holder, attribute, counted)
+
+
+def script(argv: list[str]) -> int:
+    """What `python ARGV` would do."""
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name="__main__")
+    return 0
 
 
 def started(job: dict, rank: int, port: str, stderr) -> int:
@@ -100,9 +114,7 @@ def started(job: dict, rank: int, port: str, stderr) -> int:
             import fsdp_on_cpu
 
             fsdp_on_cpu.apply()
-        from hfft.cli import main
-
-        code = main(job["argv"])
+        code = script(job["argv"]) if job["argv"][0].endswith(".py") else hfft.cli.main(job["argv"])
     except SystemExit as end:
         code = end.code
     finally:

@@ -1,6 +1,6 @@
 """What one process sees and computes of a global batch of 8 rows: gradients, the rows of each step, metrics.
 
-`python tests/layouts.py FOLDER` is what several processes run: main leaves all of it in FOLDER/found.pt.
+`tests/layouts.py FOLDER` is what several processes run: main leaves all of it in FOLDER/found.pt.
 """
 
 import os

@@ -1,11 +1,12 @@
 """The guard by itself: handlers only where they may be, put back afterwards; a second signal ends the process."""
 
 import multiprocessing
+import os
 import signal
 import subprocess
-import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,24 +72,23 @@ def test_a_loader_process_ends_by_its_parent_only():
     assert process.exitcode == 0
 
 
-@pytest.mark.slow
 def test_a_second_signal_ends_the_process_but_not_one_that_the_launcher_passes_on():
-    code = (
-        "import time; from types import SimpleNamespace; from hfft.guard import Guard\n"
-        "with Guard() as guard:\n"
-        "    guard.watch(SimpleNamespace(add_callback=lambda _: None))\n"
-        "    print('up', flush=True)\n"
-        "    while guard.asked_at is None: time.sleep(0.01)\n"
-        "    print('asked', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "up\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "asked\n"
-    process.send_signal(signal.SIGTERM)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with Guard() as guard:
+            guard.watch(SimpleNamespace(add_callback=lambda _: None))
+            os.write(writing, b"up")
+            while guard.asked_at is None:
+                time.sleep(0.01)
+            os.write(writing, b"ok")
+            time.sleep(30)
+        os._exit(0)
+    assert os.read(reading, 2) == b"up"
+    os.kill(child, signal.SIGINT)
+    assert os.read(reading, 2) == b"ok"
+    os.kill(child, signal.SIGTERM)
     time.sleep(1.3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 75
-    assert "ended at once" in process.stderr.read()
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75

@@ -1,8 +1,5 @@
 """8 rows in one batch and 2 processes x 2 x 2 accumulated, in real processes: one result."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import layouts
@@ -15,16 +12,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict:
+def found(forks, tmp_path_factory) -> dict:
     """What one process finds with 8 x 1, and two with 2 x 2; for all architectures in one launch."""
     folder = tmp_path_factory.mktemp("layouts")
     for name in tiny.NO_BATCHNORM:
         tiny.build(name, folder / name)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    script = str(ROOT / "tests" / "layouts.py")
-    ended = subprocess.run([sys.executable, *command, script, str(folder)], env=env, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    codes, said = forks.run(ROOT / "tests" / "layouts.py", folder, processes=2)
+    assert codes == [0, 0], said
     two = torch.load(folder / "found.pt", weights_only=False)
     return {"8x1": layouts.found_by(folder, (8, 1)), "4x2": {"steps": layouts.steps_of(folder, (4, 2))}, "2x2x2": two}
 

@@ -38,6 +38,7 @@ OWN = {
             "task={{text_classification: {{max_length: 64}}}}",
             "data.path={{train: '{shared}/data/ag_news/train.csv', test: '{shared}/data/ag_news/test.csv'}}",
             "data.columns={{text: [title, description], label: label}}",
+            "train.eval_strategy=no",
         ],
         0.6,
     ),
