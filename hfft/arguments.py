@@ -1,7 +1,6 @@
 """TrainingArguments from the recipe's `train`: hfft's defaults first, then the part's, then what the recipe says."""
 
 import os
-import sys
 from importlib.util import find_spec
 from typing import Any
 
@@ -69,9 +68,8 @@ def _by_parts(recipe, asked: dict[str, Any]) -> dict[str, Any]:
     """The last tuning part's own defaults: a learning rate that suits the method."""
     found: dict[str, Any] = {}
     for part in recipe.tuning:
-        module = sys.modules[lookup.find("tuning", part.name).__module__]
-        if hasattr(module, "train_defaults"):
-            found |= module.train_defaults(**part.options)
+        if defaults := lookup.beside("tuning", part.name, "train_defaults"):
+            found |= defaults(**part.options)
             method = part.options.get("peft_type", part.name)
             for key in found.keys() - asked.keys():
                 announce(f"{key} {found[key]} (default for {method}; set train.{key})")

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hfft import cache as stored
 from hfft import compact, launch, shelf
 
+WINDOW = 50  # global batches whose rows are sorted by length
 BLOCK = 1000  # rows that are encoded at a time: enough for every core, little enough to be small beside the rows
 
 # (epoch, index, filler): a filler only keeps processes in step where a last batch does not reach; it weighs nothing.
@@ -122,7 +123,7 @@ def shuffled(num_rows: int, seed: int) -> Callable[[int], np.ndarray]:
 
 
 def bucketed(
-    lengths: Sequence[int] | np.ndarray, seed: int, global_batch: int, window: int = 50
+    lengths: Sequence[int] | np.ndarray, seed: int, global_batch: int, window: int = WINDOW
 ) -> Callable[[int], np.ndarray]:
     """epoch -> an order in which each global batch holds rows of like length.
 

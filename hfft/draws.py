@@ -17,13 +17,12 @@ import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from hfft import batches
-from hfft.batches import EncodedRows, Key, bucketed
+from hfft.batches import WINDOW, EncodedRows, Key, bucketed
 from hfft.messages import HfftError, InputError, announce, warn
 from hfft.reading import pictures
 from hfft.reading.source import plural
 from hfft.streams import Row, Stream
 
-WINDOW = 50  # global batches whose rows are sorted by length
 LISTED = 10_000  # dropped rows that dropped.jsonl has; all are counted
 
 
@@ -141,7 +140,7 @@ class StreamRows(Dataset):
             self.rows, self.sorted = next(self.windows), False
         if not self.sorted and self.strategy == "group_by_length":
             lengths = np.array([length(drawn.row.columns) for drawn in self.rows])
-            order = bucketed(lengths, self.order_seed, self.global_batch, WINDOW)(self.start)
+            order = bucketed(lengths, self.order_seed, self.global_batch)(self.start)
             self.rows = [self.rows[i] for i in order]
         self.sorted = True
         return self.rows[position - self.start]

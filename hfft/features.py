@@ -7,7 +7,6 @@ loss and gradients from stored features must be those of the whole model.
 """
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,6 @@ from inspect import signature
 from itertools import chain
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -27,7 +25,8 @@ from hfft.batches import EncodedRows, Key, rng_state, set_rng_state, undisturbed
 from hfft.levers import switch
 from hfft.messages import announce
 from hfft.models import below, head_modules
-from hfft.trainer import OURS, Trainer
+from hfft.shelf import free_memory
+from hfft.trainer import Trainer
 
 PROBED = 8  # rows that are tried
 SHARE = 0.5  # of the free memory that features may take
@@ -117,7 +116,7 @@ def _probe(trainer: Trainer, splits: list[EncodedRows]) -> Probed:
     _check_arguments(trainer)
     rows, model = trainer.train_dataset, trainer.model
     batch = trainer._collate(rows.__getitems__([(0, i, False) for i in range(min(PROBED, len(rows)))]))
-    inputs = _inputs(trainer, batch)
+    inputs = trainer.inputs_of(batch)
     tail = _tail(trainer, inputs)
     example = _computed(trainer, tail, batch)
     size = _check_memory(example, sum(map(len, splits)))
@@ -161,7 +160,7 @@ def _check_arguments(trainer: Trainer) -> None:
 def _check_memory(example: dict[str, torch.Tensor], num_rows: int) -> str:
     """The size in words."""
     needed = num_rows * sum(values[0].nbytes for values in example.values())
-    free = psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = free_memory()
     if needed > SHARE * free:
         raise Unfit(f"its output would take {_megabytes(needed)} of {_megabytes(free)} of free memory")
     return _megabytes(needed)
@@ -243,7 +242,7 @@ def _stored(trainer: Trainer, tail: list[nn.Module], rows: EncodedRows, example:
 
 def _computed(trainer: Trainer, tail: list[nn.Module], batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     """A batch with features under the model's main input name, and with what is no input of the model (labels)."""
-    model, inputs, num_rows = trainer.model.eval(), _inputs(trainer, batch), len(batch["rows"])
+    model, inputs, num_rows = trainer.model.eval(), trainer.inputs_of(batch), len(batch["rows"])
     caught: list[tuple] = []
     with _hooked(tail[:1], lambda _, given: caught.append(given)), torch.inference_mode():
         _run(trainer, inputs)
@@ -274,10 +273,6 @@ def _run(trainer: Trainer, inputs: dict[str, Any]) -> None:
     """One call of the model, by the task and in the arithmetic of training."""
     with trainer.accelerator.autocast():
         trainer.task.loss(trainer.model, inputs, 1)
-
-
-def _inputs(trainer: Trainer, batch: dict[str, Any]) -> dict[str, Any]:
-    return trainer._prepare_inputs({name: value for name, value in batch.items() if name not in OURS})
 
 
 @contextmanager

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import yaml
-
 from hfft import card, models
 from hfft.messages import TOKEN, InputError
-from hfft.recipe import Writer
+from hfft.recipe import written
 
 TOLD = ("README.md", "LICENSE*", "recipe.yaml", "run.lock.json", "metrics.json")
 LOADED = (  # what from_pretrained of transformers, peft and timm reads
@@ -38,7 +36,7 @@ def files(result, repo: str, *, revision: str | None = None, what: str | None = 
     found = {name: run / name for name in _names(run, TOLD)}
     found |= {name: model / name for name in (_names(model, ("*",)) if what else _names(run, both()))}
     card_text = {"README.md": card.published(result, repo, revision, [*found])} if "README.md" in found else {}
-    own = card_text | {"recipe.yaml": _yaml(told(result.recipe.to_dict()))}
+    own = card_text | {"recipe.yaml": written(told(result.recipe.to_dict()))}
     return {name: _content(path, repo, own.get(name)) for name, path in found.items()}
 
 
@@ -109,7 +107,3 @@ def _local(text: str) -> bool:
 
 def _json(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-
-
-def _yaml(data: dict[str, Any]) -> str:
-    return yaml.dump(data, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)

@@ -83,8 +83,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write the recipe as YAML that `read` reads back equal."""
-        text = yaml.dump(self.to_dict(), Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_text(written(self.to_dict()), encoding="utf-8")
 
     def require(self, *sections: str) -> None:
         """Raises InputError for each of these sections that the recipe leaves out."""
@@ -130,6 +129,11 @@ def plain(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [plain(value) for value in data]
     return str(data) if isinstance(data, Path | str) else data
+
+
+def written(data: dict[str, Any]) -> str:
+    """A recipe's plain data as the YAML that `Recipe.read` reads back equal."""
+    return yaml.dump(data, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
 
 
 class Writer(yaml.SafeDumper):

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hfft.messages import InputError, announce
-from hfft.trainer import OURS
 
 PICTURES, TEXTS = "training_pictures.png", "training_texts.txt"
 ROWS, EPOCHS = 8, 6
@@ -63,8 +62,7 @@ def write(trainer, rows, folder: str | Path) -> Path:
 
 def _view(trainer, encoded, places: list[int], canonical: dict[str, list], epoch: int) -> list[tuple[Any, str]]:
     batch = trainer._collate(encoded.__getitems__([(epoch, place, False) for place in places]))
-    inputs = trainer._prepare_inputs({name: value for name, value in batch.items() if name not in OURS})
-    return trainer.task.view(inputs, canonical)
+    return trainer.task.view(trainer.inputs_of(batch), canonical)
 
 
 def contact_sheet(columns: list[list[np.ndarray]], heads: list[str], sides: list[str]) -> Image.Image:

@@ -70,7 +70,7 @@ def shelf(num_rows: int, first: dict[str, Any], split: str) -> Shelf | None:
     if not any(kind.dtype == torch.uint8 and kind.ndim for kind in kinds.values()):
         return None
     size = num_rows * sum(kind.nbytes for kind in kinds.values())
-    free = free_memory() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = free_memory()
     if size > SHARE * free:
         announce(
             f"{split}: {num_rows:,} pictures are read anew each time: resized they take {_gb(size)}, "
@@ -89,12 +89,12 @@ def _shared(num_rows: int, kind: torch.Tensor) -> torch.Tensor:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of the container where that is less."""
+    """Bytes that this process may still take: its share of the machine's, or of the container's where that is less."""
     free = psutil.virtual_memory().available
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         free = min(free, int(text) - int(used.read_text()))
-    return max(free, 0)
+    return max(free, 0) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _gb(size: float) -> str:

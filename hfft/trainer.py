@@ -110,6 +110,10 @@ class Trainer(Seq2SeqTrainer):
             )
         return norm
 
+    def inputs_of(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A loader's batch as the task's loss takes it."""
+        return self._prepare_inputs({name: value for name, value in batch.items() if name not in OURS})
+
     def _prepare_inputs(self, inputs):
         """On the device and as the model takes them; once more at the end, for DeepSpeed's dtype."""
         return super()._prepare_inputs(self.task.prepare(super()._prepare_inputs(inputs)))
@@ -216,7 +220,7 @@ class Trainer(Seq2SeqTrainer):
         nothing: tuple = ([], 0.0, 0, {})
         if batch["filler"] and not self._sharded():
             return nothing
-        inputs = self._prepare_inputs({name: value for name, value in batch.items() if name not in OURS})
+        inputs = self.inputs_of(batch)
         loss, outputs = self.task.loss(model, inputs, 1)
         if batch["filler"]:  # the other processes needed this one's share of the weights
             return nothing

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import hfft
-from hfft import arguments, features, lookup, pipeline
+from hfft import arguments, features, lookup, pipeline, shelf
 from hfft.grammar.rules import LEVERS
 from hfft.recipe import Recipe
 
@@ -269,7 +269,7 @@ def test_features_that_do_not_fit_into_memory_are_not_stored(tmp_path, caplog, m
     trainer = trainer_of(recipe_of(tmp_path, "vit"))
     needed = 26 * (32 * 4 + 8)  # hidden size in float32, and an int64 label
     for free, used in ((2 * needed - 1, False), (2 * needed, True)):
-        monkeypatch.setattr(features.psutil, "virtual_memory", lambda free=free: type("", (), {"available": free}))
+        monkeypatch.setattr(shelf.psutil, "virtual_memory", lambda free=free: type("", (), {"available": free}))
         if used:
             features.once(trainer)
             assert USED in said(caplog)[0]
@@ -305,10 +305,10 @@ SCRIPT = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import tiny, hfft
-from hfft import features
+from hfft import features, shelf
 from hfft.messages import speak
 if os.environ["RANK"] == "1" and sys.argv[3] == "little":
-    features.psutil.virtual_memory = lambda: type("", (), {"available": 0})
+    shelf.psutil.virtual_memory = lambda: type("", (), {"available": 0})
 if __name__ == "__main__":
     speak()
     hfft.finetune(json.loads(sys.argv[2]), data=tiny.pictures(26))

@@ -165,7 +165,7 @@ def test_paths_and_passwords_leave_a_recipe_and_nothing_else_does():
         "labels": ["/tmp/a", "b"],
         "classes": ["/m/01g317", "/", "a/b"],
         "size": 3,
-        "up": "../../work/x",
+        "up": "../../home/x",
     }
     assert publish.told(given) == {
         "path": {"train": "a.csv", "test": "data/b.csv"},
