@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,10 +178,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_memory_grows_by_little_more_than_the_texts(kind, tmp_path):
+def test_memory_grows_by_little_more_than_the_texts(kind, tmp_path, monkeypatch):
     """Whole lists of Python's strings took 100 MB for these; `benchmarks.preparation` has a million rows."""
     import tiny
 
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parent.parent)  # benchmarks/ is not installed
     from benchmarks import words
 
     model, peaks = tiny.build("bert", tmp_path / "model"), []
