@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HFFT_CACHE"] = tempfile.mkdtemp(prefix="hfft-tests-")  # no test finds what another day left
 
 import pytest
+
+# Started in the background, as by `nohup`, tests would ignore what hfft then rightly ignores too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 atexit.register(shutil.rmtree, os.environ["HFFT_CACHE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
