@@ -15,4 +15,13 @@ test:
 test-slow:
 	$(PYTHON) -m pytest -q -m slow
 
-.PHONY: style check test test-slow
+fuzz:
+	PYTHONPATH=. HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) tests/fuzz.py --recipes 1000 --tables 1000 --models 500
+
+kills resumes signals:
+	PYTHONPATH=. HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) tests/$@.py
+
+disk:
+	HFFT_DISK=all $(PYTHON) -m pytest -q -m slow tests/test_faults_s.py -k any_size
+
+.PHONY: disk style check test test-slow kills resumes signals fuzz

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, Seq2SeqTrain
 
 from benchmarks.plain.clock import WARM_UP, Clock
 from hfft import losses
+from hfft.arguments import FIXED
 from hfft.batches import EncodedRows
 from hfft.trainer import Trainer
 
@@ -56,7 +57,7 @@ def rows() -> EncodedRows:
 def arguments(folder: str) -> Seq2SeqTrainingArguments:
     return Seq2SeqTrainingArguments(
         output_dir=folder, max_steps=STEPS, per_device_train_batch_size=BATCH, use_cpu=True, report_to="none",
-        disable_tqdm=True, logging_steps=10_000, save_strategy="no", remove_unused_columns=False,
+        disable_tqdm=True, logging_steps=10_000, save_strategy="no", **FIXED,
     )  # fmt: skip
 
 

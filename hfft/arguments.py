@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from hfft import launch, levers, lookup
-from hfft.messages import InputError, MachineError, announce
+from hfft import launch, lookup
+from hfft.messages import InputError, MachineError, announce, first_line
 
 # Ours, because they decide what a person gets; each can be set in `train`.
-DEFAULTS: dict[str, Any] = {"logging_steps": 50, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True}
+DEFAULTS: dict[str, Any] = {
+    "logging_steps": 50, "save_total_limit": 2, "report_to": "none", "disable_tqdm": True, "ddp_timeout": 600,
+}  # fmt: skip
 # Not the recipe's to set: the one Trainer relies on them.
 FIXED: dict[str, Any] = {"remove_unused_columns": False, "logging_nan_inf_filter": False, "push_to_hub": False}
 OURS = ("early_stopping_patience", "early_stopping_threshold", "levers")
@@ -32,17 +34,17 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
             + lookup.hint(best, names)
         )
     chosen |= {"metric_for_best_model": best, "greater_is_better": best != "loss"}
-    if not task.lazy and levers.allowed(recipe.train).buckets:  # rows of like length in a batch: less padding
-        chosen["train_sampling_strategy"] = "group_by_length"
     # Else the processes would not find each other, and bf16 would be refused.
+    launch.find_anew()
     only_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
     _need_deepspeed(asked)
+    _need_trackers(recipe, asked)
     told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}
     announce("train: " + ", ".join(f"{key} {value}" for key, value in told.items()) + " (defaults; set them in train)")
     try:
         args = Seq2SeqTrainingArguments(**{**chosen, **asked, **FIXED, **only_cpu})
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise InputError(f"{recipe.where('train')}: {str(error).splitlines()[0]}") from error
+    except (ValueError, TypeError, RuntimeError, ImportError, KeyError, AttributeError, OSError) as error:
+        raise InputError(f"{recipe.where('train')}: {first_line(error)}") from error
     if args.world_size != launch.world_size():
         raise MachineError(
             f"launch: {launch.world_size()} processes were started, but each would train alone on {args.device}; start "
@@ -55,6 +57,22 @@ def _need_deepspeed(asked: dict[str, Any]) -> None:
     wanted = asked.get("deepspeed") or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
     if wanted and find_spec("deepspeed") is None:
         raise MachineError("launch: DeepSpeed is asked for and not installed; pip install 'hfft[deepspeed]'")
+
+
+def _need_trackers(recipe, asked: dict[str, Any]) -> None:
+    """Raises InputError for a name in report_to that is none, MachineError for one that is not installed."""
+    from transformers.integrations import integration_utils as known
+
+    given = asked.get("report_to") or "none"
+    for name in [given] if isinstance(given, str) else given:
+        if name in ("none", "all"):
+            continue
+        if name not in known.INTEGRATION_TO_CALLBACK:
+            what = f"{name!r} is none of none, all, {', '.join(known.INTEGRATION_TO_CALLBACK)}"
+            near = lookup.hint(name, known.INTEGRATION_TO_CALLBACK)
+            raise InputError(f"{recipe.where('train', 'report_to')}: {what}.{near}")
+        if name not in known.get_available_reporting_integrations():
+            raise MachineError(f"{recipe.where('train', 'report_to')}: {name} is not installed; pip install {name}")
 
 
 def early_stopping(recipe) -> dict[str, Any] | None:

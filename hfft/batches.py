@@ -145,6 +145,54 @@ def bucketed(
     return order
 
 
+def longest_first(rows: EncodedRows) -> np.ndarray:
+    """An order in which evaluation pads least, and finds out first whether memory is enough."""
+    lengths = rows.lengths()
+    if lengths is None:
+        return np.arange(len(rows))
+    return np.argsort(-lengths, kind="stable")
+
+
+def train_order(rows: EncodedRows, args, batch_size: int) -> Callable[[int], np.ndarray | range]:
+    """epoch -> the order of the training rows that TrainingArguments ask for; `batch_size` is one process's."""
+    lengths, strategy = rows.lengths(), args.train_sampling_strategy
+    seed = args.data_seed if args.data_seed is not None else args.seed
+    global_batch = batch_size * args.world_size * args.gradient_accumulation_steps
+    if hasattr(rows, "arrange"):  # a stream, which orders its rows as it reads them
+        return rows.arrange(seed, global_batch, args.max_steps, strategy)
+    if strategy == "sequential":
+        return lambda epoch: np.arange(len(rows))
+    if lengths is None or strategy != "group_by_length":
+        return shuffled(len(rows), seed)
+    return bucketed(lengths, seed, global_batch)
+
+
+def parts(lengths: Sequence[int] | np.ndarray, cost: float) -> list[np.ndarray]:
+    """Places of a batch's rows, in parts of like length, the longest first, that together cost least to compute.
+
+    A part takes rows x its longest row tokens, and `cost` tokens for itself. Cut at one of 16 places, by dynamic
+    programming.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    edges = np.unique(np.linspace(0, len(order), min(len(order), 16) + 1).round().astype(int))
+    longest = np.asarray(lengths)[order[edges[:-1]]]
+    least, cut = [0.0], [0]
+    for end in range(1, len(edges)):
+        every = [least[i] + (edges[end] - edges[i]) * longest[i] + cost for i in range(end)]
+        cut.append(int(np.argmin(every)))
+        least.append(every[cut[-1]])
+    found, end = [], len(edges) - 1
+    while end:
+        found.append(order[edges[cut[end]] : edges[end]])
+        end = cut[end]
+    return found[::-1]
+
+
+def unparted(batch: Any) -> list[dict[str, Any]]:
+    """The parts of a collated batch; of one that was not parted itself."""
+    return batch if isinstance(batch, list) else [batch]
+
+
 @dataclass
 class GlobalBatches(Sampler[list[Key]]):
     """This process's micro-batches of each global batch, in step with the other processes.

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hfft import __version__, compact, text
+from hfft import __version__, compact, safety, text
 from hfft.messages import announce, warn
 
 FORMAT = 1
@@ -31,8 +31,7 @@ NOT_PLAIN = {"config", "processor", "lengths"}  # of a task: the processor count
 
 def home() -> Path:
     """The folder of everything that hfft keeps between runs."""
-    below = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(os.environ.get("HFFT_CACHE") or os.path.join(below, "hfft")).expanduser()
+    return safety.cache_folder()
 
 
 def through(rows, task, *, split: str, encode: Callable[[], compact.Columns], root: Path | None) -> compact.Columns:

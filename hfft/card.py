@@ -1,5 +1,7 @@
 """The model card: what was trained on what, and only metrics that were measured."""
 
+import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,16 @@ PIPELINES = {"image_classification": "image-classification", "text_classificatio
 
 def text(result, metrics: dict[str, Any]) -> str:
     """README.md of a run: front matter with a model-index, then how to load it, the figures and the recipe."""
-    recipe, task = result.recipe, result.recipe.task.name
+    recipe = result.recipe
     front = yaml.safe_dump(_front(result, metrics), sort_keys=False, allow_unicode=True)
     figures = {k: v for k, v in metrics["eval"].items() if isinstance(v, int | float)}
-    table = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items())
+    table = "\n".join(f"| {_escaped(name)} | {value:.4f} |" for name, value in figures.items())
     base = _public(recipe.model.name) or ("a local checkpoint" if recipe.model.name else "random weights")
-    method = ", ".join(part.options.get("peft_type", part.name) for part in recipe.tuning) or "full fine-tuning"
+    methods = [part.options.get("peft_type", Path(part.name).name) for part in recipe.tuning] or ["full fine-tuning"]
+    what = _escaped(", ".join([Path(recipe.task.name).stem.replace("_", " "), *methods]))
     return (
         f"---\n{front}---\n\n# {_escaped(result.folder.resolve().name)}\n\n"
-        f"{_escaped(base)}, {task.replace('_', ' ')}, {method}, trained with hfft {__version__}.\n\n"
+        f"{_escaped(base)}, {what}, trained with hfft {__version__}.\n\n"
         f"```python\n{_loading(result.task.auto_model, base=_has_base(result))}\n```\n\n"
         f"| measured on the evaluation split | |\n|---|---|\n{table}\n\n"
         f"Trained on {metrics['train']['rows']:,} rows in {metrics['train']['steps']:,} steps. "
@@ -100,12 +103,10 @@ def _is_adapter(folder: Path) -> bool:
 
 def _public(name: str | None) -> str | None:
     """A Hub id; a path of this machine is nobody else's business."""
-    return (
-        name
-        if name and name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
-        else None
-    )
+    return name if name and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else None
 
 
 def _escaped(words: str) -> str:
-    return words.replace("<", "&lt;").replace("\n", " ").replace("---", "—")
+    """A name of somebody else's as plain text: no HTML, no link, no code, no line or table cell of its own."""
+    words = html.escape(" ".join(words.split()), quote=False).replace("---", "—").replace("`", "'")
+    return re.sub(r"([\[\]|\\])", r"\\\1", words)

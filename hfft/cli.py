@@ -1,4 +1,4 @@
-"""hfft train|check|eval|predict|export|schema|list: one thin function each, over the Python API."""
+"""hfft train|check|eval|predict|export|seal|verify|schema|list: one thin function each, over the Python API."""
 
 import argparse
 import contextlib
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hfft import __version__, launch, lookup
-from hfft.messages import HfftError, InputError, is_main_process, logger, redacted, speak
+from hfft import __version__, launch, lookup, safety
+from hfft.messages import HfftError, InputError, is_main_process, logger, pass_warnings_on, printed, redacted, speak
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code: 0 done, 2 input, 3 machine, 4 checkpoint, 5 Hub, 70 our bug, 75 stopped."""
     speak()
-    _upload_by_lfs_elsewhere()
+    _set_up_the_hub()
     debug = False
     try:
         args = _parsed(argv)
@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), file=sys.stderr)
         code = launch.exit_code(error)
         launch.failed(code)
         for line in filter(launch.first_to_say, _lines(error)):
-            print(redacted(line), file=sys.stderr)
+            print(printed(line), file=sys.stderr)
         return code
     if args.json and answer is not None and is_main_process():
         print(json.dumps(answer, ensure_ascii=False, default=str))
@@ -100,18 +100,26 @@ def train(args) -> dict[str, Any]:
         from hfft.pipeline import finetune
 
     _quiet()
-    result = finetune(recipe, resume=args.resume, overwrite=args.overwrite)
+    with _located(recipe):
+        result = finetune(recipe, resume=args.resume, overwrite=args.overwrite, allow_change=args.allow_change)
     return {"folder": str(result.folder), **result.metrics}
 
 
 def check(args) -> dict[str, Any]:
     """Find every mistake of recipe, data, model and machine, without training."""
-    recipe = _recipe(args)
-    with _fast_imports():
-        from hfft.preflight import check as check_recipe
+    try:
+        recipe = _recipe(args)
+        with _fast_imports():
+            from hfft.preflight import check as check_recipe
 
-    _quiet()
-    return check_recipe(recipe, show=args.show)
+        _quiet()
+        with _located(recipe):
+            return check_recipe(recipe, show=args.show, full=args.full)
+    except HfftError as error:
+        if args.json:
+            told = error.answer or {"problems": [{"code": error.exit_code, "message": line} for line in error.lines]}
+            print(json.dumps(told, ensure_ascii=False, default=str))
+        raise
 
 
 def evaluate(args) -> dict[str, Any]:
@@ -150,12 +158,33 @@ def export(args) -> dict[str, Any]:
     part = export_part(args.name, args.options, trust_code=args.trust_code)
     with _fast_imports():
         from hfft.predict import load
+        from hfft.seal import of_export
 
     _quiet()
     result = load(args.folder, trust_code=args.trust_code)
     path = lookup.call("export", part, result, result.folder / "exports" / part.name)
+    of_export(path)
     logger.info("written: %s", path)
     return {"path": str(path)}
+
+
+def seal(args) -> dict[str, Any]:
+    """Write the hash of each file of a run or an export, and with a key a signature."""
+    from hfft import seal as sealing
+
+    found = sealing.seal(args.folder, key=args.sign)
+    logger.info("sealed: %s files of %s%s", found["files"], args.folder, ", signed" if args.sign else "")
+    return found
+
+
+def verify(args) -> dict[str, Any]:
+    """Find what was changed or added in a run or an export since it was sealed; exit code 4 names the file."""
+    from hfft import seal as sealing
+
+    found = sealing.verify(args.folder, public_key=args.public_key)
+    signed = ", signed with this key" if args.public_key else ""
+    logger.info("verified: %s files of %s are as they were sealed%s", found["files"], args.folder, signed)
+    return found
 
 
 def schema(args) -> None:
@@ -180,6 +209,7 @@ def listing(args) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _fast_imports() -> Iterator[None]:
     """No garbage collection while torch and transformers are imported: there is no garbage, and it costs a quarter."""
+    safety.versions()
     gc.disable()
     try:
         yield
@@ -187,8 +217,13 @@ def _fast_imports() -> Iterator[None]:
         gc.enable()
 
 
-def _upload_by_lfs_elsewhere() -> None:
-    """Xet uploads go to the Hub's own storage whatever HF_ENDPOINT is; huggingface_hub reads the switch on import."""
+def _set_up_the_hub() -> None:
+    """What the libraries read when they are imported: no code (kernels) from the Hub, no telemetry to it.
+
+    Xet uploads would go to the Hub's own storage whatever HF_ENDPOINT is.
+    """
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname != "huggingface.co":
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 
@@ -205,12 +240,23 @@ def _quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning)  # one library tells another of its next version
+    pass_warnings_on()
 
 
 def _recipe(args):
     from hfft.recipe import Recipe
 
     return Recipe.read(args.recipe, args.overrides, trust_code=args.trust_code)
+
+
+@contextlib.contextmanager
+def _located(recipe) -> Iterator[None]:
+    """Errors about a key of the recipe say where the recipe has it."""
+    try:
+        yield
+    except InputError as error:
+        error.lines = [recipe.located(line) for line in error.lines]
+        raise
 
 
 def _takes_recipe(sub: argparse.ArgumentParser) -> None:
@@ -222,12 +268,16 @@ def _takes_recipe(sub: argparse.ArgumentParser) -> None:
 def _takes_check(sub: argparse.ArgumentParser) -> None:
     _takes_recipe(sub)
     sub.add_argument("--show", metavar="DIR", help="write there what the model will see: augmented pictures, or tokens")
+    sub.add_argument("--full", action="store_true", help="decode every picture, also of a set of more than 20,000")
 
 
 def _takes_train(sub: argparse.ArgumentParser) -> None:
     _takes_recipe(sub)
     sub.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
     sub.add_argument("--overwrite", action="store_true", help="empty train.output_dir first, if it is a run")
+    sub.add_argument(
+        "--allow-change", metavar="KEY", action="append", default=[], help="with --resume: a key that may differ"
+    )
 
 
 def _takes_run(sub: argparse.ArgumentParser) -> None:
@@ -255,6 +305,16 @@ def _takes_export(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("options", nargs="*", metavar="key=value")
 
 
+def _takes_seal(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", metavar="RUN", help="train.output_dir of a finished run, or a folder in its exports/")
+    sub.add_argument("--sign", metavar="KEY", help="sign with this private key (PEM, elliptic curve; hfft[sign])")
+
+
+def _takes_verify(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("folder", metavar="RUN", help="a sealed run or export, also one that was downloaded")
+    sub.add_argument("--public-key", metavar="KEY", help="the signature must be this key's (PEM)")
+
+
 def _takes_kind(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("kind", nargs="?", choices=lookup.KINDS)
 
@@ -276,6 +336,8 @@ COMMANDS: list[tuple[str, Callable, Callable[[argparse.ArgumentParser], None]]] 
     ("eval", evaluate, _takes_eval),
     ("predict", predict, _takes_predict),
     ("export", export, _takes_export),
+    ("seal", seal, _takes_seal),
+    ("verify", verify, _takes_verify),
     ("schema", schema, _takes_nothing),
     ("list", listing, _takes_kind),
 ]

@@ -9,6 +9,7 @@ from accelerate.utils import patch_environment
 from transformers import Seq2SeqTrainingArguments
 
 from hfft import batches, metrics
+from hfft.callbacks import SPEED, Progress
 from hfft.data import read_rows
 from hfft.messages import InputError, announce
 from hfft.predict import load
@@ -16,7 +17,7 @@ from hfft.reading import inputs
 from hfft.reading.feeds import OWN
 from hfft.recipe import DataSection
 from hfft.streams import load_splits
-from hfft.trainer import SPEED, Progress, Trainer
+from hfft.trainer import Trainer
 
 # What was trained in shares was read back whole, into every process.
 WHOLE = {"ACCELERATE_USE_FSDP": "false", "ACCELERATE_USE_DEEPSPEED": "false"}

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hfft.batches import EncodedRows, Key, rng_state, set_rng_state, undisturbed
 from hfft.levers import switch
-from hfft.messages import announce
+from hfft.messages import announce, first_line
 from hfft.models import below, head_modules
 from hfft.shelf import free_memory
 from hfft.trainer import Trainer
@@ -126,7 +126,7 @@ def _probe(trainer: Trainer, splits: list[EncodedRows]) -> Probed:
     try:
         found = _gradients(trainer, example, state)
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise Unfit(f"what follows it cannot be run by itself ({str(error).splitlines()[0]})") from error
+        raise Unfit(f"what follows it cannot be run by itself ({first_line(error)})") from error
     finally:
         del model.forward
     for one, other in zip(expected, found, strict=True):

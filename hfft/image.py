@@ -6,15 +6,18 @@ Pillow; of an animation the first frame.
 """
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from hfft.messages import InputError, announce
+from hfft import origin
+from hfft.messages import InputError, announce, first_line
 
 MAX_PIXELS = 100_000_000
+MAX_SIDE = 8192  # of the model's input
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -32,12 +35,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if not (low >= 0 and high <= 65535):  # nor NaN
+        raise InputError(f"picture of mode {image.mode} has values {low:g} to {high:g}; write it with 8 or 16 bits")
     if image.mode == "F" and high <= 1:
         values = values * 255
-    elif high > 255:
+    elif high > 255 or image.mode.startswith("I;16"):
         values = values / 257
-    if low < 0 or high > 65535:
-        raise InputError(f"picture of mode {image.mode} has values {low:g} to {high:g}; write it with 8 or 16 bits")
     return Image.fromarray(np.round(values).astype(np.uint8), mode="L")
 
 
@@ -104,18 +107,53 @@ def load_processor(model, config, *, crop: bool):
         size = model.image_size or _square(config.image_size)
         announce(f"pictures: squeezed to {size}x{size}, mean 0.5, deviation 0.5 (no checkpoint to follow)")
         return ViTImageProcessor(size={"height": size, "width": size})
+    folder = origin.folder(model)
     try:
-        processor = AutoImageProcessor.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    except Exception as error:  # each kind of processor checks its options in its own way
         raise InputError(
             f"model {model.name!r}: no image processor can be loaded; for pictures a model has a "
-            "preprocessor_config.json beside its weights, or pretrained_cfg in a timm config.json"
+            "preprocessor_config.json beside its weights, or pretrained_cfg in a timm config.json "
+            f"({first_line(error)[:100]})"
         ) from error
-    if crop and model.image_size is None:
-        return processor
     if hasattr(processor, "data_config"):
-        return _resized_timm(processor, config, model.image_size, crop)
-    return _resized(processor, model.image_size, crop)
+        if model.image_size is not None or not crop:
+            processor = _resized_timm(processor, config, model.image_size, crop)
+    else:
+        _check_normalisation(folder, processor, model.name)
+        if model.image_size is not None or not crop:
+            processor = _resized(processor, model.image_size, crop)
+    _try(processor, model.name)
+    return processor
+
+
+def _check_normalisation(folder: Path, processor, name: str) -> None:
+    """Raises InputError where mean and deviation are not the checkpoint's but transformers' default for the class."""
+    given: dict[str, Any] = {}
+    for file in (folder / "preprocessor_config.json", folder / "processor_config.json"):
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        given |= known.get("image_processor") or known
+    if getattr(processor, "do_normalize", False):
+        for key in [key for key in ("image_mean", "image_std") if not given.get(key)]:
+            raise InputError(
+                f"model {name!r}: preprocessor_config.json has no {key}; write the one that the model was trained "
+                "with, or do_normalize: false"
+            )
+
+
+def _try(processor, name: str) -> None:
+    """Raises InputError where a picture does not become finite numbers of one colour picture."""
+    what = f"model {name!r}: its image processor"
+    for key in ("size", "crop_size"):
+        sides = getattr(processor, key, None) or {}
+        if any(isinstance(side, int) and not 0 < side <= MAX_SIDE for side in dict(sides).values()):
+            raise InputError(f"{what} has {key} {dict(sides)}; a side has 1 to {MAX_SIDE:,} pixels")
+    try:
+        found = pixels(processor, [Image.fromarray(np.arange(3 * 96 * 64, dtype=np.uint8).reshape(64, 96, 3))])
+    except Exception as error:  # as above
+        raise InputError(f"{what} fails on a picture ({first_line(error)[:120]}); mend its config") from error
+    if not hasattr(found, "shape") or len(found.shape) != 4 or not bool(found.isfinite().all()):
+        raise InputError(f"{what} gives numbers that are not finite, or no picture; mend image_mean and image_std")
 
 
 def _square(size) -> int:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -30,6 +31,36 @@ _state: dict[str, Any] = {"folder": None, "lock": None, "turns": Counter()}
 def world_size() -> int:
     """Processes of this run on all machines, as the launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def attempt() -> int:
+    """How often this launcher has started the processes again (torchrun's --max-restarts); 0 the first time."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def identity() -> str:
+    """A name of this launch that its attempts share: the rendezvous' own, else the launcher's process."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return _launcher() if name == "none" else name
+
+
+def find_anew() -> None:
+    """Let processes that torchrun has started again find each other in a store of their own.
+
+    The launcher's still holds the addresses of those that are gone, and gloo waits half an hour for them.
+    """
+    alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")  # on one machine
+    if not attempt() or not alone or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    from torch.distributed import TCPStore
+
+    launcher = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    if os.environ["RANK"] == "0":
+        with socket.socket() as found:
+            found.bind(("", 0))
+            launcher.set(f"hfft-port-{attempt()}", str(found.getsockname()[1]))
+    os.environ["MASTER_PORT"] = launcher.get(f"hfft-port-{attempt()}").decode()
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # rank 0 holds it
 
 
 def local_rank() -> int:
@@ -185,13 +216,18 @@ def is_of_another(error: BaseException) -> bool:
 
 def _path() -> Path:
     """One name for all processes of a launcher on this machine, and no other launch's."""
-    file, parent = os.environ.get("TORCHELASTIC_ERROR_FILE", ""), os.getppid()
-    stat = Path(f"/proc/{parent}/stat")
-    born = stat.read_text().rpartition(")")[2].split()[19] if stat.is_file() else ""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
     # torchrun's folder of an attempt, also where a wrapper stands between it and us; else the launcher's process.
-    launch = str(Path(file).parent.parent) if file else f"{parent} {born} {os.environ.get('MASTER_PORT')}"
+    launch = str(Path(file).parent.parent) if file else f"{_launcher()} {os.environ.get('MASTER_PORT')}"
     key = hashlib.blake2b(launch.encode(), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"hfft-{os.getuid()}-{key}"
+
+
+def _launcher() -> str:
+    """The launcher's process, with the time of its start, for numbers come again."""
+    parent = os.getppid()
+    stat = Path(f"/proc/{parent}/stat")
+    return f"{parent} {stat.read_text().rpartition(')')[2].split()[19] if stat.is_file() else ''}"
 
 
 def _open(path: Path) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
-from hfft.messages import InputError
+from hfft.messages import InputError, first_line
 
 CLASSIFICATION = ("accuracy", "f1_macro", "mcc")
 
@@ -58,7 +58,7 @@ def load_named(names: list[str]) -> list:
         try:
             found.append(evaluate.load(name.removeprefix("evaluate:")))
         except Exception as error:
-            raise InputError(f"metrics: {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise InputError(f"metrics: {name!r} cannot be loaded: {first_line(error)}") from error
     return found
 
 

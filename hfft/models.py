@@ -1,128 +1,19 @@
 """Models: pretrained weights from the Hub, a folder or timm, or a fresh model from a config, with this task's labels.
 
-Only the head may be new. The labels a checkpoint already has keep their meaning, by name.
+Only the head may be new.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from hfft import lookup
-from hfft.messages import HubError, InputError, announce, is_main_process, warn
+from hfft import adapters, origin, safety
+from hfft.messages import CheckpointError, InputError, MachineError, announce, first_line, is_main_process, warn
 
 BASE = "base"  # folder of a run with the weights that its adapter goes with, where they cannot lie beside it
-TIMM_ARGS = ("num_classes", "in_chans", "global_pool")  # timm writes them into model_args; AutoModel refuses them
-
-
-def load_config(model) -> PreTrainedConfig:
-    """The config of the recipe's model section (`.name`, `.revision`, `.config`), with its changes applied."""
-    if model.name is None:
-        return _fresh_config(model.config)
-    _folder_exists(model.name)
-    try:
-        config = AutoConfig.from_pretrained(
-            model.name, revision=model.revision, trust_remote_code=False, **_subfolder(model)
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if not Path(model.name).exists():
-            raise HubError(
-                f"model.name: {model.name!r} is no folder here, and the Hub did not give it ({_first_line(error)}); "
-                "check the name, go online, or log in with `hf auth login`"
-            ) from error
-        raise InputError(f"model {model.name!r} cannot be read: {_first_line(error)}") from error
-    for key, value in (model.config or {}).items():
-        if not hasattr(config, key):
-            raise InputError(
-                f"model.config: {type(config).__name__} has no {key!r}." + lookup.hint(key, config.to_dict())
-            )
-        setattr(config, key, value)
-    _mend_timm(config)
-    return config
-
-
-def _mend_timm(config: PreTrainedConfig) -> None:
-    if config.model_type == "timm_wrapper":  # a dict even when empty: timm reads it back without asking
-        config.model_args = {k: v for k, v in (config.model_args or {}).items() if k not in TIMM_ARGS}
-
-
-def _fresh_config(config: dict | str | None) -> PreTrainedConfig:
-    try:
-        if isinstance(config, dict):
-            fresh = AutoConfig.for_model(**config)
-        else:
-            fresh = AutoConfig.from_pretrained(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"model.config cannot be used: {_first_line(error)}") from error
-    _mend_timm(fresh)
-    return fresh
-
-
-def _subfolder(model) -> dict[str, Any]:
-    return {"subfolder": model.options["subfolder"]} if "subfolder" in model.options else {}
-
-
-def _folder_exists(name: str) -> None:
-    path = Path(name)
-    if path.exists() or (name.count("/") == 1 and not name.startswith((".", "/", "~"))) or "/" not in name:
-        if path.is_dir() and not any((path / f).exists() for f in ("config.json", "adapter_config.json")):
-            raise InputError(f"model.name: the folder {name!r} holds no config.json; it is no saved model")
-        return
-    siblings = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"model.name: folder {name!r} not found." + lookup.hint(name, siblings))
-
-
-def label_names(config: PreTrainedConfig) -> list[str] | None:
-    """The checkpoint's own class names in index order; None when it only has LABEL_0, LABEL_1, ..."""
-    names = getattr(config, "label_names", None)
-    if not names:
-        id2label = config.id2label or {}
-        names = [str(id2label[i]) for i in sorted(id2label)]
-    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else list(names)
-
-
-def known_labels(model) -> list[str] | None:
-    """The class names of the recipe's model section, before anything else of it is loaded."""
-    return label_names(load_config(model))
-
-
-def match_labels(config: PreTrainedConfig, train) -> tuple[list[str], list[int], bool]:
-    """(class names in the model's order, the model's index of each class of `train`, whether the head is kept).
-
-    A checkpoint that already knows exactly these classes keeps its order and its head, whatever the data's order.
-    """
-    known = label_names(config)
-    if train is None:
-        names = known or [str(config.id2label[i]) for i in sorted(config.id2label)]
-        return names, list(range(len(names))), True
-    names = list(train.features["label"].names)
-    if known is not None and sorted(known) == sorted(names):
-        announce(f"the checkpoint already has these {len(names)} classes: its head and their order are kept")
-        return known, [known.index(name) for name in names], True
-    return names, list(range(len(names))), False
-
-
-def places(names: list[str], rows) -> list[int]:
-    """The model's index of each class of `rows`. Raises InputError for a class that the model does not have."""
-    if "label" not in rows.features:
-        return list(range(len(names)))
-    unknown = [name for name in rows.features["label"].names if name not in names]
-    if unknown:
-        raise InputError(f"label {unknown[0]!r} is none of the model's classes." + lookup.hint(unknown[0], names))
-    return [names.index(name) for name in rows.features["label"].names]
-
-
-def set_labels(config: PreTrainedConfig, names: list[str]) -> None:
-    """Write the class names where transformers and timm look for them."""
-    config.num_labels = len(names)
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: i for i, name in enumerate(names)}
-    if config.model_type == "timm_wrapper":
-        config.label_names = list(names)
-    config.problem_type = None
 
 
 def load(auto_model: str, model, config: PreTrainedConfig, *, keep_head: bool) -> PreTrainedModel:
@@ -131,29 +22,57 @@ def load(auto_model: str, model, config: PreTrainedConfig, *, keep_head: bool) -
     Weights are float32 unless the recipe says otherwise: a bf16 file would be trained in pure bf16. Raises InputError
     when weights other than the head's are new, missing or not finite.
     """
-    auto_class = getattr(transformers, auto_model)
-    options = {"dtype": torch.float32, **model.options}
+    place = None if model.name is None else origin.folder(model, weights=True)
+    safety.check_attention(model.options.get("attn_implementation"))
     try:
-        if model.name is None:
-            announce("the model starts from random weights (model.config without model.name)")
-            return auto_class.from_config(config, **options)
-        net, info = auto_class.from_pretrained(
-            model.name,
-            config=config,
-            revision=model.revision,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
+        net, info = _loaded(getattr(transformers, auto_model), model, config, place)
+    except ImportError as error:
+        raise MachineError(f"model {model.name!r} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # configs and weights of others fail in ways of their own
+        if is_out_of_memory(error):
+            raise MachineError(f"the model does not fit into this machine's memory: {first_line(error)}") from error
+        what = "model.config" if model.name is None else f"model {model.name!r}"
+        raise InputError(f"{what} cannot be loaded as {auto_model}: {first_line(error)}") from error
+    if info is None:
+        return net
+    if getattr(net, "_hf_peft_config_loaded", False):
+        raise InputError(
+            f"model {model.name!r} holds an adapter beside its base; merge it (`hfft export RUN merge`) and name that, "
+            "or name the base"
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise InputError(f"model {model.name!r} cannot be loaded as {auto_model}: {_first_line(error)}") from error
-    _check_new_weights(model.name, net, info)
-    if not keep_head and not any(below(k, head_modules(net)) for k in _new_keys(info)):
-        _start_afresh(net, head_modules(net))
+    heads = head_modules(net)
+    net.new_weights = _check_new_weights(model.name, net, info)
+    if not keep_head and not any(below(key, heads) for key in net.new_weights):
+        _start_afresh(net, heads)
+        net.new_weights += [key for key, _ in net.named_parameters() if below(key, heads)]
     _check_finite(model.name, net)
     _mend_batchnorm(net)
     return net
+
+
+def _loaded(auto_class, model, config: PreTrainedConfig, place: Path | None) -> tuple[PreTrainedModel, dict | None]:
+    """(the model, what is known of its loading; None for one that starts from random weights)."""
+    options = {"dtype": torch.float32, **model.options}
+    if place is None:
+        announce("the model starts from random weights (model.config without model.name)")
+        return auto_class.from_config(config, **options), None
+    net, info = auto_class.from_pretrained(
+        place,
+        config=config,
+        trust_remote_code=model.trust_remote_code,
+        use_safetensors=None if model.trusted else True,
+        **{"ignore_mismatched_sizes": True, "output_loading_info": True, **options},
+    )
+    net.name_or_path, net.config._name_or_path = str(place), origin.called(model)  # for peft; for others
+    return net, info
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory, the device's or the machine's, has run out."""
+    said = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+    )
 
 
 def _new_keys(info: dict) -> list[str]:
@@ -161,7 +80,8 @@ def _new_keys(info: dict) -> list[str]:
     return sorted({*info["missing_keys"], *mismatched})
 
 
-def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> None:
+def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> list[str]:
+    """The names of the new weights."""
     new, head = _new_keys(info), head_modules(net)
     allowed = [*head, *(n for n, _ in net.named_modules() if n.split(".")[-1] == "pooler")]
     wrong = [key for key in new if not below(key, allowed)]
@@ -175,6 +95,7 @@ def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> None:
         announce(f"new weights, not in the checkpoint: {', '.join(new)}")
     if left:
         announce(f"{len(left)} weights of the checkpoint are not used ({', '.join(left[:3])}{', …' * (len(left) > 3)})")
+    return new
 
 
 def below(name: str, parents) -> bool:
@@ -193,8 +114,34 @@ def _start_afresh(net: PreTrainedModel, modules: list[str]) -> None:
             net._init_weights(module)
 
 
+def check_tuned(model, args) -> None:
+    """After the tuning parts: something trains, no new weight of the head stays random, and the model can do `args`.
+
+    A frozen new weight outside the head, such as a pooler that the checkpoint lacks, is warned of.
+    """
+    net, trained = unwrapped(model), [name for name, p in model.named_parameters() if p.requires_grad]
+    if not trained:
+        raise InputError("tuning: all parameters are frozen, so nothing would be trained; leave the head out of freeze")
+    heads, new = head_modules(net), getattr(net, "new_weights", [])
+    parents = [next((head for head in heads if below(key, [head])), key.rpartition(".")[0]) for key in new]
+    idle = [name for name in dict.fromkeys(parents) if not any(f".{name}." in f".{each}" for each in trained)]
+    lost = [name for name in idle if name in heads]
+    if lost:
+        raise InputError(
+            f"tuning: the new head ({', '.join(lost)}) would stay frozen, and so random; take it out of what is "
+            "frozen, or into modules_to_save"
+        )
+    if idle:
+        warn(
+            f"new weights stay frozen, and so random: {', '.join(idle)}; train them too (frozen: train, peft: "
+            "modules_to_save), or take a checkpoint that has them"
+        )
+    if args.gradient_checkpointing and not getattr(net, "supports_gradient_checkpointing", False):
+        raise InputError(f"train.gradient_checkpointing: {type(net).__name__} cannot do that; delete the line")
+
+
 def _check_finite(name: str, net: PreTrainedModel) -> None:
-    for key, weight in net.named_parameters():
+    for key, weight in [*net.named_parameters(), *net.named_buffers()]:
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise InputError(f"model {name!r}: weight {key} holds values that are not finite; download it again")
 
@@ -273,26 +220,48 @@ def save(net, processor, folder: str | Path, **options) -> None:
     net.save_pretrained(folder, **options)
     if processor is not None and options.get("is_main_process", True):
         processor.save_pretrained(folder)
+    if hasattr(net, "peft_config") and options.get("is_main_process", True):
+        adapters.tell_base(unwrapped(net), Path(folder))
+    _as_others_may_read(Path(folder))
+
+
+def _as_others_may_read(folder: Path) -> None:
+    """Weights with the rights of the config beside them, those of any new file: safetensors gives the owner's alone."""
+    known = [folder / name for name in ("adapter_config.json", "config.json")]
+    for like in [path for path in known if path.is_file()][:1]:
+        for path in folder.glob("*.safetensors"):
+            path.chmod(like.stat().st_mode & 0o777)
 
 
 def load_weights(net, folder: str | Path) -> None:
-    """Put a checkpoint's weights into the model that it was saved from; none may be left over or missing."""
-    if hasattr(net, "peft_config"):
-        from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+    """Put a checkpoint's weights into the model that it was saved from; none may be left over or missing.
 
-        weights = load_peft_weights(str(folder), device="cpu")
-        try:
-            result: Any = set_peft_model_state_dict(net, weights)
-        except RuntimeError as error:
-            raise InputError(
-                f"{folder}: the adapter's shapes have changed since (its ranks move); "
-                "write train.load_best_model_at_end: false"
-            ) from error
-        left = set(result.unexpected_keys) - {"prompt_embeddings"}  # which peft puts in by itself
-        assert not left, left
-    else:
-        saved = type(net).from_pretrained(folder, dtype=net.dtype, trust_remote_code=False)
-        net.load_state_dict(saved.state_dict())
+    Raises CheckpointError where they are another model's.
+    """
+    if hasattr(net, "peft_config"):
+        adapters.put(net, folder)
+        return
+    if (Path(folder) / adapters.WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder}: holds an adapter, which the run that began trained; go on with its own tuning, or start anew "
+            "with --overwrite"
+        )
+    try:
+        saved, info = type(net).from_pretrained(
+            folder,
+            dtype=net.dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        if not _new_keys(info):
+            net.load_state_dict(saved.state_dict())
+            return
+        why = f"{_new_keys(info)[0]} is missing or of another shape"
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
+        why = adapters.problem(error)
+    raise CheckpointError(f"{folder}: its weights do not fit this model ({why}); start anew with --overwrite")
 
 
 def remember_base(net, weights: dict[str, torch.Tensor]) -> None:
@@ -313,6 +282,7 @@ def save_final(net, processor, folder: str | Path, *, weights: dict[str, torch.T
     base_weights = getattr(net, "base_weights", None)
     if base_weights is not None:
         save(net.get_base_model(), None, folder, state_dict=base_weights)
+        adapters.sign(folder, base_weights)
     save(net, processor, folder, **({} if weights is None else {"state_dict": dict(weights)}))
     if base_weights is not None and not _loads_plainly(net, weights, folder):
         for name in ["config.json", *(path.name for path in Path(folder).glob("model*.safetensors*"))]:
@@ -328,7 +298,9 @@ def _loads_plainly(net, weights: dict[str, torch.Tensor] | None, folder: str | P
     """Whether transformers' own adapter loading gives the weights that were trained."""
     trained = net.get_base_model()
     try:
-        plain = type(trained).from_pretrained(folder, dtype=trained.dtype, trust_remote_code=False)
+        plain = type(trained).from_pretrained(
+            folder, dtype=trained.dtype, trust_remote_code=False, use_safetensors=True
+        )
     except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, NotImplementedError):
         return False
     inside = "base_model.model."  # where peft keeps the model
@@ -337,8 +309,3 @@ def _loads_plainly(net, weights: dict[str, torch.Tensor] | None, folder: str | P
     return ours.keys() == theirs.keys() and all(
         torch.allclose(weight.cpu().float(), theirs[key].float(), atol=1e-6) for key, weight in ours.items()
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

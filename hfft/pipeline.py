@@ -1,49 +1,81 @@
 """THE PIPELINE, top to bottom: recipe -> Result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
-from hfft import arguments, batches, draws, features, levers, lookup, metrics, models, report, together
+from hfft import (
+    arguments,
+    batches,
+    configs,
+    contract,
+    draws,
+    features,
+    heartbeat,
+    levers,
+    lock,
+    lookup,
+    metrics,
+    models,
+    report,
+    room,
+    seal,
+    together,
+    workers,
+)
 from hfft.evaluation import evaluate
 from hfft.guard import Guard
-from hfft.messages import announce, is_main_process
+from hfft.messages import HfftError, InputError, announce, first_line, is_main_process
 from hfft.once import splits_of
 from hfft.predict import Result, load
 from hfft.recipe import DataSection, Recipe
 from hfft.trainer import Trainer
 from hfft.tuning.base import trainable_table
 
-UNREAD = [r"checkpoint-\d+", r"\.tmp-.*", "exports"]  # below a run's folder, by whom reads its model
+UNREAD = [r"checkpoint-\d+", r"\.(tmp|trash)-.*", r"\.lock", "exports"]  # below a run's folder, by whom reads its model
 
 
 def finetune(
-    recipe: Recipe | Mapping[str, Any] | str | Path, data: Any = None, *, resume: bool = False, overwrite: bool = False
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    data: Any = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_change: Sequence[str] = (),
 ) -> Result:
     """Fine-tune as the recipe (or its file) says and leave the run in `train.output_dir`.
 
     `data` in memory replaces `data.path`: a Dataset, a DataFrame, a list of dicts, or {split: one of these}.
+    `allow_change`: keys such as "train.learning_rate" that may differ from the run that is resumed.
     """
-    with Guard() as guard:
+    with Guard() as guard, ExitStack() as until_the_end:
         recipe = Recipe.of(recipe)
         recipe.require("model", *([] if data is not None else ["data"]))
         task = lookup.call("tasks", recipe.task)
         args = arguments.training_arguments(recipe, task)
         levers.keep_memory(levers.allowed(recipe.train), args.device)
-        start = together.from_main(lambda: report.start(args, resume=resume, overwrite=overwrite))
+        until_the_end.enter_context(heartbeat.beating(args.ddp_timeout, lambda: guard.step))
+        together.from_main(lambda: until_the_end.enter_context(lock.held(args.output_dir)))
+        until_the_end.enter_context(workers.named())
+        start = together.from_main(lambda: report.start(args, recipe, resume=resume, overwrite=overwrite))
         if start.finished:
-            return load(together.readable(args.output_dir, without=UNREAD), trust_code=True)
+            return export(load(together.readable(args.output_dir, without=UNREAD), trust_code=True), recipe, guard)
+        recipe = report.pinned(recipe, start)
         together.from_main(lambda: ready(recipe))
         checkpoint = start.checkpoint and str(together.readable(start.checkpoint))
         trainer, splits = prepare(recipe, task, args, data)
+        until_the_end.enter_context(room.watched(trainer))
+        trainer.contract = contract.of(recipe, args, splits, trainer.model)
+        if checkpoint:
+            trainer.changed = contract.kept(Path(checkpoint), trainer.contract, allow_change)
         if levers.allowed(recipe.train).features:
             features.once(trainer)
         guard.watch(trainer)
-        report.empty_folder(args.output_dir, overwrite=overwrite)
-        report.write_lock(recipe, splits, args, trainer.model)
+        report.write_lock(recipe, splits, args, overwrite=start.overwrite)
         trainer.train(resume_from_checkpoint=checkpoint)
         guard.check(trainer)
         return finish(recipe, trainer, splits, guard)
@@ -60,8 +92,15 @@ def finish(recipe: Recipe, trainer, splits, guard) -> Result:
     guard.check(trainer)
     result.folder = folder
     result.metrics = report.write_metrics(result, found, splits, trainer)
+    return export(result, recipe, guard)
+
+
+def export(result: Result, recipe: Recipe, guard) -> Result:
+    """What the recipe asks for and has not been exported yet."""
     for part in recipe.export if is_main_process() else []:
-        lookup.call("export", part, result, folder / "exports" / part.name)
+        if not report.exported(result.folder, part):
+            seal.of_export(lookup.call("export", part, result, Path(result.folder) / "exports" / part.name))
+            report.note_export(result.folder, part)
         guard.check_alone()
     return result
 
@@ -75,11 +114,24 @@ def ready(recipe: Recipe) -> None:
 
 def prepare(recipe: Recipe, task, args, data=None):
     """(Trainer ready to train, splits): all that can go wrong before the first step."""
-    set_seed(args.seed)
     metrics.load_named(recipe.metrics)  # a misspelt one should not be found out after training
+    splits = read(recipe, task, args.seed, data)
+    trainer = fitted(recipe, task, args, splits)
+    together.from_main(lambda: room.enough(recipe, trainer))
+    return trainer, splits
+
+
+def read(recipe: Recipe, task, seed: int, data=None, **limit: Any):
+    """The splits; `limit` is `check_limit`, the number of pictures that are decoded."""
+    set_seed(seed)
+    known = partial(configs.known_labels, recipe.model)
+    return splits_of(recipe.data or DataSection(), task, seed=seed, data=data, label_names=known, **limit)
+
+
+def fitted(recipe: Recipe, task, args, splits) -> Trainer:
+    """Model, rows and loss together."""
     section = recipe.data or DataSection()
-    known = partial(models.known_labels, recipe.model)
-    splits = splits_of(section, task, seed=args.seed, data=data, label_names=known)
+    room.for_weights(recipe.model)
     allowed = levers.allowed(recipe.train)
     task.uint8 = allowed.uint8
     task.setup(recipe.model, splits.train)
@@ -88,6 +140,7 @@ def prepare(recipe: Recipe, task, args, data=None):
     for part in recipe.tuning:
         model = lookup.call("tuning", part, model, task=task, train=splits.train)
     models.remember_base(model, before)
+    models.check_tuned(model, args)
     levers.arrange(model, args, allowed, recipe.train)
     for part in recipe.objectives:
         loss = lookup.call("objectives", part, loss, task=task, train=splits.train)
@@ -99,4 +152,14 @@ def prepare(recipe: Recipe, task, args, data=None):
     task.data_report("eval")
     announce(trainable_table(model))
     stopping = arguments.early_stopping(recipe)
-    return Trainer(model, args, task=task, loss=loss, train=train, eval=held_out, early_stopping=stopping), splits
+    try:
+        trainer = Trainer(model, args, task=task, loss=loss, train=train, eval=held_out, early_stopping=stopping)
+        levers.in_parts(trainer, allowed)
+        return trainer
+    except HfftError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the machine's
+            raise
+        what = f"transformers or accelerate refuses a value of it ({type(error).__name__}: {first_line(error)})"
+        raise InputError(f"{recipe.where('train')}: {what}; --debug shows which") from error

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hfft.messages import announce
+from hfft.messages import announce, first_line
 
 TOLERANCE = 1e-6  # of the range of normalised values: rounding of float32; a grey level is 4e-3
 PROBE = ((64, 64), (301, 200), (97, 240))  # width, height: smaller and larger than the input, wide and tall
@@ -70,7 +70,7 @@ def eight_bit(processor) -> EightBit | None:
     try:
         why = "it names no mean and deviation" if found is None else _difference(processor, found)
     except (TypeError, ValueError, RuntimeError, LookupError) as error:  # EfficientNet's second normalisation
-        why = f"without its normalisation it stops with: {str(error).splitlines()[0]}"
+        why = f"without its normalisation it stops with: {first_line(error)}"
     if why:
         announce(f"pictures: normalised one by one as floats, for {type(processor).__name__} is not separable: {why}")
     return None if why else found

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
-from hfft import data, lookup, models
+from hfft import adapters, data, lookup, models, origin
 from hfft.messages import CheckpointError, InputError
 from hfft.reading.inputs import is_empty
 from hfft.recipe import ModelSection, Part, Recipe
@@ -79,7 +78,7 @@ def _top(answer: dict[str, Any], k: int | None) -> dict[str, Any]:
 def load(folder: str | Path, *, trust_code: bool = False) -> Result:
     """The run that `hfft train` left in `folder`. Raises CheckpointError when it is none.
 
-    Of a recipe's own code only a task's is run here, and only with `trust_code`.
+    Of a run's own code only a task's and a model's are run here, and only with `trust_code`.
     """
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
@@ -92,12 +91,19 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
     recipe = Recipe.read(folder / "recipe.yaml", trust_code=True)
     if recipe.task.name.endswith(".py") and not trust_code:
         raise InputError(f"{folder}: the run's task is Python code ({recipe.task.name}); give --trust-code to run it")
-    section = ModelSection(name=str(base))
+    remote_code = recipe.model is not None and recipe.model.trust_remote_code
+    if remote_code and not trust_code:
+        raise InputError(f"{folder}: the run's model is Python code of its repository; give --trust-code to run it")
+    if folder != base:
+        origin.folder(ModelSection(name=str(folder)), weights=True)
+    section = ModelSection(name=str(base), trust_remote_code=remote_code, trusted=trust_code)
     task = lookup.call("tasks", Part(recipe.task.name, recipe.task.options))
     task.setup(section)
     metrics = folder / "metrics.json"
     return Result(
-        model=_load_model(folder, base, task).to(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
+        model=_load_model(folder, section, task).to(
+            torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        ),
         task=task,
         recipe=recipe,
         folder=folder,
@@ -105,16 +111,19 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
     )
 
 
-def _load_model(folder: Path, base_folder: Path, task):
+def _load_model(folder: Path, section: ModelSection, task):
     auto_class = getattr(transformers, task.auto_model)
+    place = origin.folder(section, weights=True)
     try:
         base = auto_class.from_pretrained(
-            base_folder, dtype=torch.float32, trust_remote_code=False, adapter_kwargs=dict(NO_ADAPTER)
+            place,
+            dtype=torch.float32,
+            trust_remote_code=section.trust_remote_code,
+            use_safetensors=None if section.trusted else True,
+            adapter_kwargs=dict(NO_ADAPTER),
         )
         if not (folder / "adapter_config.json").is_file():
             return base.eval()
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(base, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the model cannot be loaded: {str(error).splitlines()[0]}") from error
+        return adapters.load(base, folder).eval()
+    except Exception as error:  # configs and adapters of others fail in ways of their own
+        raise CheckpointError(f"{folder}: the model cannot be loaded: {adapters.problem(error)}") from error

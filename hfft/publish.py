@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from hfft import card, models
-from hfft.messages import TOKEN, InputError
+from hfft import card, models, seal
+from hfft.checkpoint import MANIFEST
+from hfft.messages import TOKEN, InputError, redacted
 from hfft.recipe import written
 
 TOLD = ("README.md", "LICENSE*", "recipe.yaml", "run.lock.json", "metrics.json")
@@ -21,6 +22,7 @@ LOADED = (  # what from_pretrained of transformers, peft and timm reads
     "tokenizer.model", "sentencepiece*.model", "chat_template.*", "additional_chat_templates/*.jinja",
 )  # fmt: skip
 NEVER = ("*.bin", "*.pt", "*.pth", "*.pkl", ".*", "*/.*")  # pickles run code where they are read
+WEIGHTS = ".safetensors"
 NAMES = ("_name_or_path", "name_or_path", "base_model_name_or_path")  # keys of configs that may hold a path
 
 
@@ -37,7 +39,8 @@ def files(result, repo: str, *, revision: str | None = None, what: str | None = 
     found |= {name: model / name for name in (_names(model, ("*",)) if what else _names(run, both()))}
     card_text = {"README.md": card.published(result, repo, revision, [*found])} if "README.md" in found else {}
     own = card_text | {"recipe.yaml": written(told(result.recipe.to_dict()))}
-    return {name: _content(path, repo, own.get(name)) for name, path in found.items()}
+    pushed = {name: _content(path, repo, own.get(name)) for name, path in found.items() if name != MANIFEST}
+    return pushed | {MANIFEST: seal.manifest(pushed)}
 
 
 def both() -> tuple[str, ...]:
@@ -65,11 +68,10 @@ def _content(path: Path, repo: str, text: str | None) -> Path | bytes:
         text = _json(told(json.loads(path.read_text(encoding="utf-8"))))
     elif path.name.endswith("config.json"):
         text = _config(path, repo)
-    if text is None:
-        return path
-    if TOKEN.search(text):
+    known = path.read_text(encoding="utf-8", errors="ignore") if text is None and path.suffix != WEIGHTS else text or ""
+    if TOKEN.search(known):
         raise InputError(f"{path} holds what looks like a Hub token; take it out first")
-    return text.encode()
+    return path if text is None else text.encode()
 
 
 def _config(path: Path, repo: str) -> str:
@@ -93,7 +95,10 @@ def told(data: Any) -> Any:
     if not isinstance(data, str):
         return data
     if "://" in data:
-        parts = urlsplit(data)
+        try:
+            parts = urlsplit(data)
+        except ValueError:  # no address at all
+            return redacted(data)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     kind, colon, rest = data.rpartition(":")
     return kind + colon + Path(rest).name if _local(rest) else data

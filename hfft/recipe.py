@@ -3,6 +3,7 @@
 A recipe needs neither torch nor transformers to be checked; all its mistakes are told at once, each with its position.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,12 +14,12 @@ import yaml
 from hfft.grammar import overrides as overriding
 from hfft.grammar import positions, rules
 from hfft.grammar.jsonform import json_schema
-from hfft.grammar.known import VERSION, DataSection, ModelSection
+from hfft.grammar.known import DATA, MODEL, TOP, VERSION, DataSection, ModelSection, train_known
 from hfft.grammar.parts import part
-from hfft.grammar.positions import Source, dotted
+from hfft.grammar.positions import Path_, Source, dotted
 from hfft.grammar.sections import check_all
 from hfft.lookup import Part
-from hfft.messages import InputError
+from hfft.messages import InputError, redacted
 
 __all__ = ["DataSection", "ModelSection", "Part", "Recipe", "export_part", "json_schema"]
 
@@ -83,7 +84,7 @@ class Recipe:
 
     def save(self, path: str | Path) -> None:
         """Write the recipe as YAML that `read` reads back equal."""
-        Path(path).write_text(written(self.to_dict()), encoding="utf-8")
+        Path(path).write_text(redacted(written(self.to_dict()), home=False), encoding="utf-8")
 
     def require(self, *sections: str) -> None:
         """Raises InputError for each of these sections that the recipe leaves out."""
@@ -96,6 +97,22 @@ class Recipe:
         """Where the recipe says `path`: "recipes/x.yaml:7:3: data.columns"; for what it leaves out, the section."""
         spot = self.source.spot(path, key=True).text
         return f"{spot}: {dotted(path)}" if spot else dotted(path)
+
+    def located(self, line: str) -> str:
+        """A message about one of the recipe's keys, with the place of that key before it."""
+        path = about(line)
+        spot = self.source.spot(path, key=True).text if path else ""
+        return f"{spot}: {line}" if spot else line
+
+
+def about(line: str) -> Path_ | None:
+    """The key of a recipe that a message begins with ("data.columns.text: …"), as a path; not a file "train.csv"."""
+    steps = re.split("[: ]", line, maxsplit=1)[0].split(".")
+    path = tuple(int(step) if step.isdigit() else step for step in steps)
+    own = {"data": DATA, "model": MODEL, "train": train_known()}
+    if len(path) > 1 and path[0] in own:
+        return path if path[1] in own[path[0]] else None
+    return path if path[0] in TOP and path[0] not in ("data", "train") else None  # which splits are called, too
 
 
 def export_part(name: str, options: Sequence[str], trust_code: bool = False) -> Part:
@@ -117,7 +134,7 @@ def entry(item: Part | str) -> Any:
 def section(item: ModelSection | DataSection) -> dict[str, Any]:
     """A section's fields without those that have their default; parts as a recipe writes them."""
     default = type(item)()
-    given = {each.name: getattr(item, each.name) for each in fields(item)}
+    given = {each.name: getattr(item, each.name) for each in fields(item) if each.compare}
     given = {name: value for name, value in given.items() if value != getattr(default, name)}
     return given | {name: [entry(each) for each in given[name]] for name in ("filters", "augment") if name in given}
 

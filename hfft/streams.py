@@ -101,14 +101,16 @@ def load_splits(
     data_in_memory: Any = None,
     splits: Sequence[str] = (),
     label_names: Callable[[], list[str] | None] = lambda: None,
+    **limit: Any,
 ) -> Splits:
     """`data.load_splits`, with a Stream as the training split where data.load.streaming says so.
 
-    `label_names` gives the checkpoint's own, for streams that tell no classes and cannot be read before. Raises
-    InputError for bad rows of the evaluation split, and for what the first rows of the stream show to be wrong.
+    `label_names` gives the checkpoint's own, for streams that tell no classes and cannot be read before; `limit` is the
+    check_limit of rows that are held. Raises InputError for bad rows of the evaluation split, and for what the first
+    rows of the stream show to be wrong.
     """
     if not getattr(data, "load", {}).get("streaming"):
-        return whole.load_splits(data, task, seed=seed, data_in_memory=data_in_memory, splits=splits)
+        return whole.load_splits(data, task, seed=seed, data_in_memory=data_in_memory, splits=splits, **limit)
     data = complete(data)
     refuse_filters(data)
     found = feeds.find(data, pictures=wants(task, "image"), in_memory=data_in_memory)
@@ -215,6 +217,7 @@ def finished(stream: Stream, parts: dict[str, Source], held_out: str | None, spl
         checked, bad = replace(rules, split=name, like=rules.split, decode=True).whole(source)
         rows[name], read[name] = to_dataset(checked, rules.classes), len(source)
         dropped += bad
+    holdout.warn_of_one({name: len(held) for name, held in rows.items()})
     if "image" in rules.chosen and rules.data.on_bad_row == "skip":
         stream.sieve = replace(rules, decode=True)
         announce(

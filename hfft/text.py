@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hfft import origin, safety
 from hfft.messages import InputError, announce, warn
 
 
@@ -22,7 +23,8 @@ class Lengths:
 
     tokens: Counter[int] = field(default_factory=Counter)  # number of tokens -> rows that have so many
     truncated: int = 0
-    unknown: int = 0
+    seen: int = 0  # tokens after truncation, without the special ones
+    unknown: int = 0  # of those
 
     def tell(self, split: str, max_length: int) -> None:
         """Announce the quantiles and the share of rows that were cut."""
@@ -30,22 +32,23 @@ class Lengths:
             return
         sizes, rows = (np.array(column) for column in zip(*sorted(self.tokens.items()), strict=True))
         q50, q95, q100 = (int(q) for q in np.quantile(np.repeat(sizes, rows), [0.5, 0.95, 1.0]))
-        share, total = self.truncated / rows.sum(), int(sizes @ rows)
+        share = self.truncated / rows.sum()
         line = f"{split}: {rows.sum():,} rows of {q50} tokens (median), {q95} (95 %), {q100} (longest)"
         if self.truncated:
             line += f"; {self.truncated:,} ({share:.1%}) are cut at {max_length} tokens"
         (warn if share > 0.05 else announce)(line)
-        if self.unknown > 0.05 * total:
-            warn(f"{split}: {self.unknown / total:.0%} of the tokens are unknown to the tokenizer")
+        if self.unknown > 0.05 * self.seen:
+            told = f"{self.unknown:,} of {self.seen:,} tokens ({self.unknown / self.seen:.0%})"
+            warn(f"{split}: {told} are unknown to the tokenizer; is it the model's, and of the texts' language?")
 
     def to_json(self) -> dict[str, Any]:
         """The counts as JSON keeps them, for the cache of encoded rows."""
-        return {"tokens": sorted(self.tokens.items()), "truncated": self.truncated, "unknown": self.unknown}
+        return vars(self) | {"tokens": sorted(self.tokens.items())}
 
     @classmethod
     def from_json(cls, counts: dict[str, Any]) -> "Lengths":
         """What `to_json` gave."""
-        return cls(Counter(dict(counts["tokens"])), counts["truncated"], counts["unknown"])
+        return cls(**counts | {"tokens": Counter(dict(counts["tokens"]))})
 
 
 def load_tokenizer(model):
@@ -58,14 +61,16 @@ def load_tokenizer(model):
     name = model.tokenizer or model.name
     if name is None:
         raise InputError("model.tokenizer: a model made from a config needs the tokenizer of some checkpoint")
-    folder = Path(name)
-    if folder.is_dir() and not _has_tokenizer_files(folder):
+    folder = origin.tokenizer(model)
+    if not _has_tokenizer_files(folder):
         raise InputError(f"model {name!r}: no tokenizer files in the folder; set model.tokenizer to a tokenizer's name")
-    revision = None if model.tokenizer else model.revision
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model {name!r}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from error
+        with safety.no_panic("the tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
+    except Exception as error:  # files of others fail in ways of their own
+        raise InputError(f"model {name!r}: no tokenizer can be loaded: {origin.needs_code(error)}") from error
+    tokenizer.name_or_path = name  # not where this machine keeps it
+    return tokenizer
 
 
 def _has_tokenizer_files(folder: Path) -> bool:
@@ -77,10 +82,11 @@ def _has_tokenizer_files(folder: Path) -> bool:
 def check_vocabulary(tokenizer, config) -> None:
     """Refuse a tokenizer with more ids than the model has embeddings (index out of range at the first step)."""
     size = getattr(config.get_text_config(), "vocab_size", None)
-    if size is not None and len(tokenizer) > size:
+    highest = max(len(tokenizer), 1 + max(getattr(tokenizer, "added_tokens_decoder", None) or [0]))
+    if size is not None and highest > size:
         raise InputError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embeddings {size}; "
-            "set model.tokenizer to the one the model was trained with"
+            f"model.tokenizer: {tokenizer.name_or_path!r} has {highest} tokens, the model's embeddings {size}; "
+            "set it to the tokenizer that the model was trained with"
         )
 
 
@@ -88,20 +94,44 @@ def max_length(tokenizer, config, wanted: int | None = None) -> int:
     """Tokens a row may have: `wanted`, never above what tokenizer and position embeddings allow."""
     config = config.get_text_config()
     limits = [getattr(tokenizer, "model_max_length", None), getattr(config, "max_position_embeddings", None)]
+    if odd := [x for x in limits if x is not None and type(x) not in (int, float)]:
+        raise InputError(f"model.tokenizer: {tokenizer.name_or_path!r} names {odd[0]!r} as its longest text, no number")
     limit = int(min([x for x in limits if x and 0 < x < 1_000_000], default=wanted or 512))
     if wanted is not None and wanted > limit:
         raise InputError(f"max_length {wanted} is above the {limit} tokens of this model; write at most {limit}")
     return wanted or limit
 
 
+def fit_positions(net, tokenizer, limit: int) -> int:
+    """`limit`, or less where the position embeddings keep places for padding, as RoBERTa's do; the tokenizer saves it.
+
+    Their size in the config counts those places too, and the first row that is too long would end the run.
+    """
+    tables = [module for name, module in net.named_modules() if name.endswith("position_embeddings")]
+    kept = [table for table in tables if getattr(table, "padding_idx", None) is not None]
+    most = min((table.num_embeddings - table.padding_idx - 1 for table in kept), default=limit)
+    if most < limit:
+        announce(f"at most {most} tokens a row: the other positions of the model are for padding")
+        tokenizer.model_max_length = most
+    return min(most, limit)
+
+
 def set_pad_token(tokenizer, config) -> None:
-    """Give decoder-only models the pad token they lack, in tokenizer and config, and make the two agree."""
+    """Give decoder-only models the pad token they lack, in tokenizer and config; where both have one, it must agree."""
+    text = config.get_text_config()
+    known = text.pad_token_id if isinstance(text.pad_token_id, int) and text.pad_token_id >= 0 else None
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        own = tokenizer.convert_ids_to_tokens(known) if known is not None and known < len(tokenizer) else None
+        tokenizer.pad_token = own or tokenizer.unk_token or tokenizer.eos_token
         if tokenizer.pad_token is None:
             raise InputError("the tokenizer has no pad, unknown or end token; add a pad token to it")
         announce(f"pad token {tokenizer.pad_token!r} (the tokenizer had none; saved with the model)")
-    text = config.get_text_config()
+    elif known is not None and known != tokenizer.pad_token_id:
+        raise InputError(
+            f"model.tokenizer: {tokenizer.name_or_path!r} pads with token {tokenizer.pad_token_id}, the model with "
+            f"{known} (config.json, pad_token_id), so padding would be read; set it to the model's own tokenizer, or "
+            f"model.config.pad_token_id={tokenizer.pad_token_id}"
+        )
     if text.pad_token_id != tokenizer.pad_token_id:
         announce(f"model's pad_token_id {text.pad_token_id} -> {tokenizer.pad_token_id} (the tokenizer's)")
         text.pad_token_id = config.pad_token_id = tokenizer.pad_token_id
@@ -113,7 +143,8 @@ def encode(tokenizer, texts: list[str], pairs: list[str] | None, limit: int, len
     `token_type_ids` only where they are not all zero: `padded` makes those, and the attention mask. Counts of tokens
     before the cut go to `lengths`.
     """
-    encoded = _whole(tokenizer, texts, pairs)
+    with safety.no_panic("the tokenizer"):
+        encoded = _whole(tokenizer, texts, pairs)
     sizes = [len(ids) for ids in encoded["input_ids"]]
     long = [i for i, size in enumerate(sizes) if size > limit]
     if long:  # only those are encoded again, by the tokenizer's own rules of what to cut
@@ -127,6 +158,8 @@ def encode(tokenizer, texts: list[str], pairs: list[str] | None, limit: int, len
     lengths.truncated += len(long)
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown != tokenizer.pad_token_id:
+        special = tokenizer.num_special_tokens_to_add(pair=bool(pairs))
+        lengths.seen += sum(max(0, len(ids) - special) for ids in encoded["input_ids"])
         lengths.unknown += sum(ids.count(unknown) for ids in encoded["input_ids"])
     return encoded
 

@@ -7,46 +7,31 @@ weights; no pickled training arguments are written.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers import EarlyStoppingCallback, PrinterCallback, Seq2SeqTrainer, TrainerCallback, TrainerControl
+from transformers import EarlyStoppingCallback, PrinterCallback, Seq2SeqTrainer, TrainerControl
 from transformers.trainer_utils import EvalLoopOutput
 
-from hfft import guard, models, saving, together
-from hfft.batches import EncodedRows, EpochLoader, GlobalBatches, bucketed, rng_state, set_rng_state, shuffled
-from hfft.messages import MachineError, Stopped, announce
+from hfft import faults, guard, kept, levers, models, saving, states, together, workers
+from hfft.batches import (
+    EncodedRows,
+    EpochLoader,
+    GlobalBatches,
+    longest_first,
+    parts,
+    train_order,
+    undisturbed,
+    unparted,
+)  # fmt: skip
+from hfft.callbacks import Allocation, Progress
+from hfft.messages import MachineError, Stopped
 
-SPEED = ("_runtime", "_per_second", "_flos", "_preparation_time")
 OURS = ("rows", "filler")  # what a batch carries beside the task's inputs
 Loss = Callable[..., tuple[torch.Tensor, Any]]
-
-
-class Progress(TrainerCallback):
-    """One line on stderr for every log, in place of the dicts that transformers prints on stdout."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        """step 50/300: loss 0.4, ..."""
-        rows = getattr(kwargs.get("train_dataloader"), "dataset", None)
-        hidden = ("epoch",) if hasattr(rows, "arrange") else ()  # of a stream it would be the share of max_steps
-        shown = ", ".join(
-            f"{k} {v:.4g}"
-            for k, v in (logs or {}).items()
-            if isinstance(v, float) and not k.endswith(SPEED) and k not in hidden
-        )
-        announce(f"step {state.global_step}/{state.max_steps}: {shown}")
-
-
-class Allocation(TrainerCallback):
-    """Tells adapters that move their ranks during training (AdaLoRA, AdaMSS) which step it is."""
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        """After the gradient, before the step, as peft asks."""
-        update = getattr(getattr(model, "base_model", None), "update_and_allocate", None)
-        if update is not None:
-            update(state.global_step)
 
 
 class Trainer(Seq2SeqTrainer):
@@ -64,6 +49,7 @@ class Trainer(Seq2SeqTrainer):
             processing_class=task.processor,
             callbacks=[EarlyStoppingCallback(**early_stopping)] if early_stopping else None,
         )
+        saving.refuse_no_steps(args, train)
         self.task, self.loss = task, loss
         self.drawn_from: Any = None  # the iterator over training batches, with its worker processes
         self.columns: dict[str, Any] = {}  # what the last evaluation kept of every row, in row order
@@ -71,24 +57,43 @@ class Trainer(Seq2SeqTrainer):
         self.seconds_before = 0.0  # of work that spares training some, such as the features of a frozen trunk
         self.guard: guard.Guard | None = None
         self.resumed_from: str | None = None
+        self.part_cost: float | None = None  # of one more part of a micro-batch, in tokens; None: it is not parted
+        self.contract: dict[str, Any] = {}  # what its checkpoints must have in common with the run that resumes
+        self.changed: set[str] = set()  # keys of it that were allowed to change
+        self.integrity: dict[str, Any] = {"resumed_from": [], "non_finite_steps": 0}
         self.remove_callback(PrinterCallback)
         self.add_callback(Progress)
         self.add_callback(Allocation)
         self.add_callback(saving.Due(self))
 
+    def train(self, *args, **kwargs):
+        """As always, without what costs every step and gives nothing."""
+        with levers.lean():
+            return super().train(*args, **kwargs)
+
     # ---- the loss -------------------------------------------------------------------------------------------------
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
         """The micro-batches of one window, and the items of all of them in all processes."""
         self.drawn_from = epoch_iterator
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        for batch in batches:
-            if "told" in batch:
-                self.train_dataset.hear(batch.pop("told"))
-        items = torch.tensor([float(sum(self._items(batch) for batch in batches))], device=device)
+        batches = [batch for _, batch in zip(range(num_batches), workers.watched(epoch_iterator), strict=False)]
+        every = [part for batch in batches for part in unparted(batch)]
+        for part in every:
+            if "told" in part:
+                self.train_dataset.hear(part.pop("told"))
+        items = torch.tensor([float(sum(self._items(part) for part in every))], device=device)
         return batches, self.accelerator.gather(items).sum()
 
     def _items(self, batch: dict[str, Any]) -> float:
         return 0 if batch.get("filler") else self.task.items(batch)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """A micro-batch; one that comes in parts of like length a part at a time, their gradients added up."""
+        *first, last = unparted(inputs)
+        losses = []
+        for part in first:
+            with self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return sum(losses, super().training_step(model, last, num_items_in_batch))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The window's share of this micro-batch; times the processes, because gradients are averaged over them."""
@@ -97,12 +102,19 @@ class Trainer(Seq2SeqTrainer):
         loss, outputs = self.loss(model, inputs, num_items_in_batch)
         if model.training:
             loss = loss * (0.0 if filler else self.accelerator.num_processes)
+            loss = loss * float("nan") if faults.point("step") else loss
         return (loss, outputs) if return_outputs else loss
+
+    def _clip_grad_norm(self, model):
+        """Where nothing is in shares or scaled in one pass: transformers and accelerate look at every weight thrice."""
+        if self._sharded() or self.accelerator.scaler is not None:
+            return super()._clip_grad_norm(model)
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         finite = torch.isfinite(self._tr_loss).item() and bool(np.isfinite(float(norm)))
-        if not finite and getattr(self.accelerator, "scaler", None) is None:
+        if not finite and not saving.skipped(self):
             raise MachineError(
                 f"step {self.state.global_step + 1}: the loss or its gradient is not finite "
                 f"(gradient norm {float(norm):g}); the weights are as before this step; "
@@ -115,8 +127,9 @@ class Trainer(Seq2SeqTrainer):
         return self._prepare_inputs({name: value for name, value in batch.items() if name not in OURS})
 
     def _prepare_inputs(self, inputs):
-        """On the device and as the model takes them; once more at the end, for DeepSpeed's dtype."""
-        return super()._prepare_inputs(self.task.prepare(super()._prepare_inputs(inputs)))
+        """On the device and as the model takes them; with DeepSpeed once more at the end, for its dtype."""
+        prepared = self.task.prepare(super()._prepare_inputs(inputs))
+        return super()._prepare_inputs(prepared) if self.is_deepspeed_enabled else prepared
 
     def floating_point_ops(self, inputs) -> int:
         """Not counted: transformers would go through all parameters in every step for a figure nobody reads."""
@@ -126,7 +139,7 @@ class Trainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> EpochLoader:
         """This process's share of each global batch."""
         rows, args = self.train_dataset, self.args
-        order = self._train_order(rows, args.data_seed if args.data_seed is not None else args.seed)
+        order = train_order(rows, args, self._train_batch_size)
         batches = GlobalBatches(
             num_rows=len(rows),
             batch_size=self._train_batch_size,
@@ -136,18 +149,7 @@ class Trainer(Seq2SeqTrainer):
             accumulation=args.gradient_accumulation_steps,
             drop_last=args.dataloader_drop_last,
         )
-        return self._loader(rows, batches)
-
-    def _train_order(self, rows: EncodedRows, seed: int) -> Callable[[int], np.ndarray | range]:
-        lengths, args = rows.lengths(), self.args
-        global_batch = self._train_batch_size * args.world_size * args.gradient_accumulation_steps
-        if hasattr(rows, "arrange"):  # a stream, which orders its rows as it reads them
-            return rows.arrange(seed, global_batch, args.max_steps, args.train_sampling_strategy)
-        if args.train_sampling_strategy == "sequential":
-            return lambda epoch: np.arange(len(rows))
-        if lengths is None or args.train_sampling_strategy != "group_by_length":
-            return shuffled(len(rows), seed)
-        return bucketed(lengths, seed, global_batch)
+        return self._loader(rows, batches, self._parted if self.part_cost is not None else self._collate)
 
     def get_eval_dataloader(self, eval_dataset=None) -> EpochLoader:
         """This process's share of the rows, longest first where lengths are known, each row once."""
@@ -155,15 +157,15 @@ class Trainer(Seq2SeqTrainer):
         batches = GlobalBatches(
             num_rows=len(rows),
             batch_size=self.args.eval_batch_size,
-            order=lambda _: _longest_first(rows),
+            order=lambda _: longest_first(rows),
             process=self.args.process_index,
             num_processes=self.args.world_size,
         )
-        return self._loader(rows, batches)
+        return self._loader(rows, batches, self._collate)
 
-    def _loader(self, rows: EncodedRows, batches: GlobalBatches) -> EpochLoader:
+    def _loader(self, rows: EncodedRows, batches: GlobalBatches, collate) -> EpochLoader:
         args, whole = self.args, getattr(rows, "collate", None)  # stored features: whole batches, from memory
-        workers = {
+        loading = {
             "num_workers": args.dataloader_num_workers,
             "persistent_workers": args.dataloader_persistent_workers,
             "prefetch_factor": args.dataloader_prefetch_factor if args.dataloader_num_workers else None,
@@ -172,10 +174,19 @@ class Trainer(Seq2SeqTrainer):
         return EpochLoader(
             rows,
             batches,
-            collate_fn=whole or self._collate,
+            collate_fn=whole or collate,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
-            **({} if whole else workers),
+            **({} if whole else loading),
         )
+
+    def _parted(self, rows: list[dict]) -> list[dict[str, Any]]:
+        """A micro-batch in parts of like length: its gradient with less padding."""
+        told = {"told": rows[0].pop("told")} if "told" in rows[0] else {}
+        if told and not rows[0]:
+            return [told]
+        chosen = parts([len(row["input_ids"]) for row in rows], self.part_cost or 0.0)
+        first, *rest = [self._collate([rows[i] for i in part]) for part in chosen]
+        return [{**first, **told}, *rest]
 
     def _collate(self, rows: list[dict]) -> dict[str, Any]:
         told = {"told": rows[0].pop("told")} if "told" in rows[0] else {}  # by a stream
@@ -187,11 +198,8 @@ class Trainer(Seq2SeqTrainer):
     # ---- evaluation -----------------------------------------------------------------------------------------------
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Metrics of a split; the random state is the same after it as before."""
-        state = rng_state()
-        try:
+        with undisturbed():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        finally:
-            set_rng_state(state)
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
@@ -202,15 +210,16 @@ class Trainer(Seq2SeqTrainer):
             model = self.accelerator.prepare_model(model, evaluation_mode=True)
         model.eval()
         self.callback_handler.eval_dataloader = dataloader
-        kept: list[tuple] = []  # one (row, loss, items, {name: value}) a batch
+        found: list[tuple] = []  # one (row, loss, items, {name: value}) a batch
         # Shares are gathered into buffers that training uses too, which must not be inference tensors.
         with torch.no_grad() if self._sharded() else torch.inference_mode():
-            for batch in dataloader:
-                kept.append(self._kept(model, batch))
+            for batch in workers.watched(iter(dataloader)):
+                found.append(self._kept(model, batch))
+                faults.point("eval")
                 self.control: TrainerControl = self.callback_handler.on_prediction_step(
                     self.args, self.state, self.control
                 )
-        total, items, self.columns = _joined(gather_object(kept), len(dataloader.dataset))
+        total, items, self.columns = kept.joined(gather_object(found), len(dataloader.dataset))
         metrics = self.task.metrics(self.columns)
         self.details = {name: metrics.pop(name) for name in list(metrics) if isinstance(metrics[name], dict)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in {"loss": total / items, **metrics}.items()}
@@ -224,8 +233,8 @@ class Trainer(Seq2SeqTrainer):
         loss, outputs = self.task.loss(model, inputs, 1)
         if batch["filler"]:  # the other processes needed this one's share of the weights
             return nothing
-        kept = {name: _numpy(value) for name, value in self.task.keep(outputs, inputs).items()}
-        return np.array(batch["rows"]), loss.item(), self.task.items(batch), kept
+        columns = {name: kept.numpy(value) for name, value in self.task.keep(outputs, inputs).items()}
+        return np.array(batch["rows"]), loss.item(), self.task.items(batch), columns
 
     # ---- saving and going on ---------------------------------------------------------------------------------------
     def _maybe_log_save_evaluate(self, *args, **kwargs):
@@ -242,13 +251,32 @@ class Trainer(Seq2SeqTrainer):
     def _save_checkpoint(self, model, trial) -> None:
         saving.save(self)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._sharded():
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            saving.save_optimizer(self, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self._sharded():
+            super()._load_optimizer_and_scheduler(checkpoint)
+        elif checkpoint is not None:
+            saving.load_optimizer(self, Path(checkpoint))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        if self.args.should_save and self.accelerator.scaler is not None:
+            states.write(Path(output_dir) / saving.SCALER, self.accelerator.scaler.state_dict())
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(states.read(Path(checkpoint) / saving.SCALER))
+
     def _save_rng_state(self, output_dir: str) -> None:
-        saving.save_together(super()._save_rng_state, output_dir, bool(self.args.should_save))
+        saving.save_random(self, Path(output_dir))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
         if checkpoint is not None:
-            saving.reseed(self, checkpoint)
+            saving.load_random(self, Path(checkpoint))
 
     def _prepare_for_training(self, *args):
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
@@ -275,23 +303,26 @@ class Trainer(Seq2SeqTrainer):
     def _finalize_training(self, *args):
         if self.guard is not None:
             self.guard.check(self)  # before the best weights take the place of the last
+        saving.refuse_non_finite(self)
+        self.args.save_total_limit = None  # else the last checkpoint would be gone before the model is written
         return super()._finalize_training(*args)
 
     def _load_best_model(self) -> None:
         """The best checkpoint's weights. transformers' own way drops weights whose saved names differ (ViT's do)."""
+        saving.best_is_whole(self)
         if self._sharded():
             super()._load_best_model()
         else:
-            best = together.readable(self.state.best_model_checkpoint, without=[r"optimizer\.pt"])
-            models.load_weights(self.model, best)
+            best = together.readable(self.state.best_model_checkpoint, without=[saving.OPTIMIZER])
+            saving.load_weights(self, best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """The weights to go on from, by the same way."""
-        self.resumed_from = resume_from_checkpoint
+        self.resumed_from, self.integrity = resume_from_checkpoint, saving.integrity_of(resume_from_checkpoint)
         if self._sharded():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            models.load_weights(self.model, resume_from_checkpoint)
+            saving.load_weights(self, resume_from_checkpoint)
 
     def net(self):
         """The model itself, out of whatever accelerate has put around it."""
@@ -310,34 +341,3 @@ class Trainer(Seq2SeqTrainer):
         if self.args.should_save:
             folder = output_dir or self.args.output_dir
             models.save(self.net(), self.task.processor, folder, state_dict=state_dict)
-
-
-def _numpy(value):
-    return (
-        value.float().cpu().numpy()
-        if torch.is_tensor(value) and value.is_floating_point()
-        else (value.cpu().numpy() if torch.is_tensor(value) else value)
-    )
-
-
-def _longest_first(rows: EncodedRows) -> np.ndarray:
-    lengths = rows.lengths()
-    if lengths is None:
-        return np.arange(len(rows))
-    return np.argsort(-lengths, kind="stable")
-
-
-def _joined(kept: list[tuple], num_rows: int) -> tuple[float, float, dict[str, Any]]:
-    """(sum of losses, items, columns in row order) of every batch of every process."""
-    seen = [(rows, columns) for rows, _, _, columns in kept if len(rows)]
-    places = np.concatenate([rows for rows, _ in seen])
-    back = np.argsort(places)
-    assert np.array_equal(places[back], np.arange(num_rows)), "evaluation must see each row exactly once"
-    columns: dict[str, Any] = {}
-    for name, first in seen[0][1].items():
-        if np.ndim(first[0]) == 0:  # one number a row; anything else stays a list of what each row has
-            columns[name] = np.concatenate([found[name] for _, found in seen])[back]
-        else:
-            values = [value for _, found in seen for value in found[name]]
-            columns[name] = [values[i] for i in back]
-    return sum(batch[1] for batch in kept), sum(batch[2] for batch in kept), columns

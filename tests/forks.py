@@ -3,22 +3,32 @@
 `python tests/forks.py` reads JSON lines {"argv", "env", "processes"} and answers each with the exit codes and what
 each process wrote to stderr. Several processes find each other as torchrun's do, by the same variables.
 
+FOLDER in "env" is where the process works.
+
 SIGNAL in "env" sends the process a signal at an exact place: "SIGTERM hfft.trainer:Trainer.training_step 3 0" when rank
-0 calls that for the third time.
+0 (or "all") calls that for the third time; with a fifth word, "loader", to its first loader process; "sleep6" waits
+there instead. KILL sends it at a time: "SIGKILL 2.5 0" to rank 0 after 2.5 seconds. SET changes a constant:
+"hfft.workers:PATIENCE 0.5". What runs longer than `limit` seconds is killed, and so are processes that are stopped when
+all others have ended.
 """
 
 import gc
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+import psutil
 
 import hfft.cli
 
@@ -36,19 +46,34 @@ class Forks:
         )
 
     def run(
-        self, *argv: str | Path, processes: int = 1, machines: list[Path] | None = None, **env: str
+        self,
+        *argv: str | Path,
+        processes: int = 1,
+        machines: list[Path] | None = None,
+        limit: float = 300,
+        **env: str,
     ) -> tuple[list[int], list[str]]:
         """(exit codes, stderr) of each process of `hfft ARGV`, or of a script; an exit code is negative for a signal.
 
-        `machines` are the folders in which machines of one process each work; they share nothing else.
+        `machines` are the folders in which machines of one process each work; they share nothing else. Afterwards
+        `pids`, `seconds` tell who ran for how long, `stopped` after how many seconds one was stopped.
         """
         places = [str(place) for place in machines or []]
         count = len(places) or processes
-        job = {"argv": [str(word) for word in argv], "env": env, "processes": count, "machines": places}
+        words = [str(word) for word in argv]
+        job = {"argv": words, "env": env, "processes": count, "machines": places, "limit": limit}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
+        self.pids, self.seconds, self.stopped = answer["pids"], answer["seconds"], answer["stopped"]
         return answer["codes"], answer["stderr"]
+
+    def orphans(self, patience: float = 8) -> list[int]:
+        """What the last run's processes have left behind and is still there after so many seconds."""
+        end = time.monotonic() + patience
+        while (left := [pid for pid in psutil.pids() if _session(pid) in self.pids]) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -59,14 +84,21 @@ class Forks:
             self.process.wait()
 
 
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid) if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE else 0
+    except (ProcessLookupError, psutil.NoSuchProcess):  # it has ended in between
+        return 0
+
+
 def free_port() -> str:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return str(found.getsockname()[1])
 
 
-def signal_at(name: str, place: str, call: str, rank: str) -> None:
-    """Let the process send itself the signal at this call of a function."""
+def signal_at(name: str, place: str, call: str, rank: str, whom: str = "itself") -> None:
+    """Let the process send itself, or a loader process, the signal at this call of a function."""
     module, _, path = place.partition(":")
     owner, _, attribute = path.rpartition(".")
     holder = importlib.import_module(module)
@@ -74,11 +106,19 @@ def signal_at(name: str, place: str, call: str, rank: str) -> None:
     inner, calls = getattr(holder, attribute), itertools.count(1)
 
     def counted(*args, **kwargs):
-        if next(calls) == int(call) and os.environ.get("RANK", "0") == rank:
-            os.kill(os.getpid(), getattr(signal, name))
+        if next(calls) == int(call) and rank in ("all", os.environ.get("RANK", "0")):
+            pid = multiprocessing.active_children()[0].pid if whom == "loader" else os.getpid()
+            time.sleep(float(name[5:])) if name.startswith("sleep") else os.kill(pid, getattr(signal, name))
         return inner(*args, **kwargs)
 
     setattr(holder, attribute, counted)
+
+
+def limit(seconds: int, memory: int) -> None:
+    """Let the process take so much time of a core, and so many more bytes of addresses than it has now."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def script(argv: list[str]) -> int:
@@ -108,8 +148,15 @@ def started(job: dict, rank: int, port: str, stderr) -> int:
             tempfile.tempdir = None
             os.chdir(job["machines"][rank])
         os.environ |= job["env"]
+        if "LIMITS" in os.environ:
+            limit(*map(int, os.environ["LIMITS"].split()))
+        os.chdir(os.environ.pop("FOLDER", "."))
         if "SIGNAL" in os.environ:
             signal_at(*os.environ["SIGNAL"].split())
+        if "SET" in os.environ:
+            place, value = os.environ["SET"].split()
+            module, name = place.split(":")
+            setattr(importlib.import_module(module), name, float(value))
         if os.environ.get("ACCELERATE_USE_FSDP") == "true":
             import fsdp_on_cpu
 
@@ -123,6 +170,34 @@ def started(job: dict, rank: int, port: str, stderr) -> int:
         atexit._run_exitfuncs()  # os._exit, which a forked process needs, leaves them out
         sys.stderr.flush()
         os._exit(code)
+
+
+def watched(pids: list[int], limit: float, kill: str | None) -> dict:
+    """How each of the processes has ended, and when."""
+    start, codes, seconds, stopped, first = time.monotonic(), {}, {}, set(), None
+    while len(codes) < len(pids):
+        now = time.monotonic() - start
+        if kill and now > float(kill.split()[1]):
+            pid = pids[int(kill.split()[2])]
+            kill = None if pid in codes else os.kill(pid, getattr(signal, kill.split()[0]))
+        for pid in set(pids) - codes.keys():
+            found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+            if found and os.WIFSTOPPED(status):
+                stopped.add(pid)
+                first = first or now
+            elif found:
+                codes[pid], seconds[pid] = os.waitstatus_to_exitcode(status), now
+        left = set(pids) - codes.keys()
+        if now > limit or left <= stopped:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    return {
+        "codes": [codes[pid] for pid in pids],
+        "seconds": [seconds[pid] for pid in pids],
+        "stopped": first,
+        "pids": pids,
+    }
 
 
 def serve() -> None:
@@ -141,9 +216,9 @@ def serve() -> None:
         job, port = json.loads(line), free_port()
         files = [tempfile.TemporaryFile("w+") for _ in range(job["processes"])]  # noqa: SIM115
         pids = [started(job, rank, port, file) for rank, file in enumerate(files)]
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        ends = watched(pids, job["limit"], job["env"].get("KILL"))
         texts = [(file.seek(0), file.read())[1] for file in files]
-        print(json.dumps({"codes": codes, "stderr": texts}), flush=True)
+        print(json.dumps({**ends, "stderr": texts}), flush=True)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ class Hub:
         self.server.server_close()
 
     def fault(self, method: str, route: str, fault: int | str, times: int = 99, **headers: str) -> None:
-        """The next `times` requests get this status, or "drop" (no answer), "html" (a login page) or "hang"."""
+        """The next `times` requests get this status, or "drop" (no answer), "html" (a login page), "cut" (half an
+        answer) or "hang"."""
         self.faults.append([method, route, fault, times, {k.replace("_", "-"): v for k, v in headers.items()}])
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
@@ -155,6 +156,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(fault, {"error": f"injected {fault}"}, Connection="close", **headers)
         if fault == "html":
             return self.send(200, b"<html>please log in</html>", Connection="close", **{"Content-Type": "text/html"})
+        if fault == "cut":
+            self.send(200, b"half", ETag='"0"', **headers | {"Content-Length": "4000"})
         if fault == "hang":
             self.hub.released.wait()
         self.rfile.read(min(64, int(self.headers.get("Content-Length") or 0)))
@@ -308,6 +311,18 @@ class Handler(BaseHTTPRequestHandler):
         sums = {name: hashlib.sha1(content).hexdigest() for name, content in files.items()}
         self.send(200, [{"type": "file", "path": n, "size": len(c), "oid": sums[n]} for n, c in files.items()])
 
+    def of_data(self, repo: str, **more) -> None:
+        """`info`, `tree` or `resolve` of a data set, which lies among the repositories as datasets/…"""
+        kind = "resolve" if "name" in more else "tree" if "/tree/" in self.path_only else "info"
+        getattr(self, kind)(repo=f"datasets/{repo}", **more)
+
+    def paths(self, repo: str, revision: str) -> None:
+        files = self.revision(f"datasets/{repo}", revision)
+        wanted = json.loads(self.body)["paths"] if self.body.startswith(b"{") else parse_qs(self.body.decode())["paths"]
+        found = [{"type": "file", "path": n, "size": len(files[n]), "oid": "0" * 40} for n in wanted if n in files]
+        folders = [n for n in wanted if n not in files and any(f.startswith(n + "/") or not n for f in files)]
+        self.send(200, found + [{"type": "directory", "path": n, "oid": "0" * 40} for n in folders])
+
     def refs(self, repo: str) -> None:
         found = self.repo(repo)
         rows = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": found.sha(n)} for n in found.branches]
@@ -343,6 +358,10 @@ ROUTES = [
     ("GET", f"/api/models/{REPO}(/revision/{REVISION})?", Handler.info),
     ("GET", f"/api/models/{REPO}/tree/{REVISION}", Handler.tree),
     ("GET", f"/api/models/{REPO}/refs", Handler.refs),
+    ("GET", f"/api/datasets/{REPO}(/revision/{REVISION})?", Handler.of_data),
+    ("GET", f"/api/datasets/{REPO}/tree/{REVISION}(/.*)?", Handler.of_data),
+    ("POST", f"/api/datasets/{REPO}/paths-info/{REVISION}", Handler.paths),
+    ("GET|HEAD", f"/datasets/{REPO}/resolve/{REVISION}/(?P<name>.+)", Handler.of_data),
     ("GET|HEAD", f"/{REPO}/resolve/{REVISION}/(?P<name>.+)", Handler.resolve),
 ]
 

@@ -47,7 +47,7 @@ def steps_of(folder: Path, layout: tuple[int, int], epochs: int = 2) -> list[lis
     return found
 
 
-def found_by(folder: Path, layout: tuple[int, int]) -> dict:
+def found_by(folder: Path, layout: tuple[int, int], in_parts: bool = False) -> dict:
     """All of it, for a layout (rows a batch, accumulated batches) of this number of processes."""
     found: dict = {"steps": steps_of(folder, layout)}
     for kind in ("text", "image"):
@@ -56,13 +56,13 @@ def found_by(folder: Path, layout: tuple[int, int]) -> dict:
             found[kind, num_rows] = {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
     for name in tiny.NO_BATCHNORM:
         for tuning in ("full", "lora"):
-            found[name, tuning] = gradients(name, folder / name, layout, tuning, ROWS)
+            found[name, tuning] = gradients(name, folder / name, layout, tuning, ROWS, in_parts)
     return found
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    found = found_by(folder, (2, 2))
+    found = found_by(folder, (2, 2), in_parts=True)
     steps: list = [None] * int(os.environ["WORLD_SIZE"])
     torch.distributed.all_gather_object(steps, found["steps"])
     found["steps"] = steps

@@ -68,7 +68,7 @@ def test_a_recipe_that_is_none_is_one_line(call, tmp_path, monkeypatch):
 
 def test_result_has_metrics_model_folder_and_a_short_repr(tmp_path):
     result = hfft.finetune(recipe_of(tmp_path), data=tiny.sentences(24))
-    assert set(result.metrics) == {"eval", "train", "data"}
+    assert set(result.metrics) == {"eval", "train", "data", "integrity"}
     assert result.model.config.num_labels == 2 and not result.model.training
     assert "Linear" not in repr(result) and str(result.folder) in repr(result)
     again = hfft.load(str(tmp_path / "run"))

@@ -47,7 +47,7 @@ def test_train_leaves_the_folder_of_the_design(run):
     assert {"metrics.json", "README.md"} <= names and "training_args.bin" not in names
     assert not list(run.rglob("training_args.bin"))
     metrics = json.loads((run / "metrics.json").read_text())
-    assert set(metrics) == {"eval", "train", "data"} and metrics["eval"]["rows"] == 24
+    assert set(metrics) == {"eval", "train", "data", "integrity"} and metrics["eval"]["rows"] == 24
     assert metrics["data"]["trained"] == 24 and metrics["data"]["dropped"] == 0
     lock = json.loads((run / "run.lock.json").read_text())
     assert lock["packages"]["torch"] and lock["data"]["fingerprint"] and lock["seed"] == 42

@@ -29,7 +29,8 @@ KINDS = {
     "vit": ("vit", LORA),
     "timm": ("timm", []),
 }
-PUBLIC = {"README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml", "run.lock.json"}
+PUBLIC = {"MANIFEST.json", "README.md", "config.json", "metrics.json", "model.safetensors", "recipe.yaml"}
+PUBLIC |= {"run.lock.json"}
 TEXT = {"tokenizer.json", "tokenizer_config.json"}
 
 

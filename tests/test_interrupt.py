@@ -1,83 +1,20 @@
 """Signals and resuming, in real processes: what was stopped and resumed ends with bitwise the same weights."""
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
-import tiny
-import torch
-import yaml
-from safetensors.torch import load_file
+import survival
+from survival import EVAL, STEP, equal, log, outcome, recipe, saved
 
 from hfft import checkpoint
 
-STEP = "hfft.trainer:Trainer.training_step"  # one micro-batch
-EVAL = "hfft.trainer:Trainer._kept"  # one batch of an evaluation
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """Models and data: 18 rows to train, of two lengths, and 11 to evaluate."""
-    folder = tmp_path_factory.mktemp("files")
-    for name in ("bert", "vit"):
-        tiny.build(name, folder / name)
-    for split, num_rows, seed in (("train", 18, 0), ("eval", 11, 1)):
-        with open(folder / f"{split}.csv", "w") as file:
-            writer = csv.DictWriter(file, ["text", "label"])
-            writer.writeheader()
-            for i, row in enumerate(tiny.sentences(num_rows, seed)):
-                words = (row["text"].split() * 3)[: 4 if i % 3 else 8]
-                writer.writerow({"text": " ".join(words), "label": row["label"]})
-        for i, row in enumerate(tiny.pictures(num_rows, seed)):
-            place = folder / "pictures" / split / row["label"]
-            place.mkdir(parents=True, exist_ok=True)
-            row["image"].save(place / f"{i}.png")
-    return folder
-
-
-def recipe(files: Path, folder: Path, kind: str, *, lora: bool = False, processes: int = 1, **train) -> Path:
-    """2 epochs of 3 steps, 5 micro-batches; dropout, augmentation, buckets, bf16, loader workers; eval each 2 steps."""
-    model = {"text": "bert", "image": "vit"}[kind]
-    texts = {"path": {split: str(files / f"{split}.csv") for split in ("train", "eval")}, "eval": "eval"}
-    augment = [{"image": {"crop": [0.5, 1.0], "flip": 0.5}}]
-    content = {
-        "task": f"{kind}_classification",
-        "model": {"name": str(files / model), "config": {"hidden_dropout_prob": 0.2}},
-        "data": texts if kind == "text" else {"path": str(files / "pictures"), "eval": "eval", "augment": augment},
-        "tuning": [{"peft": {"peft_type": "LORA", "lora_dropout": 0.1}}] if lora else [],
-        "train": {
-            "output_dir": str(folder / "run"), "num_train_epochs": 2, "per_device_train_batch_size": 4 // processes,
-            "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "bf16": True, "dataloader_num_workers": 2,
-            "eval_strategy": "steps", "eval_steps": 2, "save_total_limit": 3, **train,
-        },
-    }  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
-    return folder / "recipe.yaml"
-
-
-def weights_in(folder: Path) -> dict[str, torch.Tensor]:
-    file = folder / "adapter_model.safetensors"
-    return load_file(file if file.exists() else folder / "model.safetensors")
-
-
-def outcome(run: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """The weights of the last step and of the model that was kept, and the evaluation that a finished run left."""
-    last = {f"last.{k}": v for k, v in weights_in(checkpoint.path_of(run, saved(run)[-1])).items()}
-    return last | weights_in(run), json.loads((run / "metrics.json").read_text())["eval"]
-
-
-def same(one: Path, other: Path) -> None:
-    (weights, metrics), (others, other_metrics) = outcome(one), outcome(other)
-    assert weights.keys() == others.keys() and metrics == other_metrics
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-
-
-def saved(run: Path) -> list[int]:
-    assert not list(run.glob(".tmp-*"))
-    return checkpoint.steps(run)
+    return survival.files(tmp_path_factory.mktemp("files"))
 
 
 # Each value with each other one; all eight take twice the time.
@@ -104,15 +41,7 @@ def test_a_run_stopped_at_four_places_ends_as_if_it_had_not_been(kind, lora, pro
     assert codes[last] == -9 and saved(run) == [2, 3, 4]
     codes, said = go("--resume")
     assert codes == [0] * processes and f"resumed from {run / 'checkpoint-4'}" in said[0]
-    same(run, whole)
-
-
-def log(run: Path) -> list[dict]:
-    """What the newest checkpoint knows of the run, without times."""
-    state = json.loads((checkpoint.path_of(run, saved(run)[-1]) / "trainer_state.json").read_text())
-    return [
-        {k: v for k, v in row.items() if "runtime" not in k and "per_second" not in k} for row in state["log_history"]
-    ]
+    assert equal(run, whole)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +60,7 @@ def test_a_run_stopped_while_it_saves_goes_on_from_the_checkpoint_before(name, f
     assert checkpoint.steps(run) == ([2, 4, 5] if name == "TERM" else [2])
     codes, said = forks.run("train", file, "--resume")
     assert codes == [0] and ("checkpoint-5" if name == "TERM" else "checkpoint-2") in said[0]
-    same(run, whole)
+    assert equal(run, whole)
     assert saved(run)[-1] == 6
 
 
@@ -141,17 +70,17 @@ def test_a_checkpoint_that_was_written_but_not_renamed_is_taken(forks, files, tm
     assert checkpoint.steps(run) == [2] and (run / ".tmp-checkpoint-4").is_dir()
     codes, said = forks.run("train", file, "--resume")
     assert codes == [0] and "resumed from " + str(run / "checkpoint-4") in said[0]
-    same(run, whole)
+    assert equal(run, whole)
 
 
 def test_an_incomplete_checkpoint_is_told_and_the_one_before_taken(forks, files, tmp_path, whole):
     file, run = recipe(files, tmp_path, "text"), tmp_path / "run"
     assert forks.run("train", file, SIGNAL=f"SIGTERM {STEP} 8 0")[0] == [75]
-    with open(run / "checkpoint-5" / "optimizer.pt", "r+b") as damaged:
+    with open(run / "checkpoint-5" / "optimizer.safetensors", "r+b") as damaged:
         damaged.truncate(1000)
     codes, said = forks.run("train", file, "--resume")
-    assert codes == [0] and "checkpoint-5 cannot be resumed: optimizer.pt has 1,000 of" in said[0]
-    same(run, whole)
+    assert codes == [0] and "checkpoint-5 cannot be resumed: optimizer.safetensors has 1,000 of" in said[0]
+    assert equal(run, whole)
 
 
 def test_an_evaluation_that_a_signal_ended_is_made_up_for(forks, files, tmp_path):
@@ -162,7 +91,7 @@ def test_an_evaluation_that_a_signal_ended_is_made_up_for(forks, files, tmp_path
     codes, said = forks.run("train", file, SIGNAL=f"SIGTERM {EVAL} 1 0")
     assert codes == [75] and "stopped at step 3" in said[0] and not [row for row in log(run) if "eval_loss" in row]
     assert forks.run("train", file, "--resume")[0] == [0]
-    same(run, whole)
+    assert equal(run, whole)
     assert log(run) == log(whole)
 
 
@@ -179,7 +108,7 @@ def test_a_run_stopped_after_its_last_step_takes_no_further_one(place, call, for
     assert codes == [-9 if "metrics" in place else 75] and not (run / "metrics.json").exists()
     assert name == "SIGKILL" or "stopped at step 5" in said[0]
     assert forks.run("train", file, "--resume", SIGNAL=f"SIGKILL {STEP} 1 0")[0] == [0]
-    same(run, whole)
+    assert equal(run, whole)
 
 
 def test_resuming_a_finished_run_says_so_and_changes_nothing(forks, files, whole):
@@ -213,15 +142,9 @@ def test_a_signal_before_the_first_step_leaves_nothing(forks, files, tmp_path, w
 
 
 def test_a_run_goes_on_with_other_processes_but_not_with_another_global_batch(forks, files, tmp_path):
-    plain = {"bf16": False, "learning_rate": 1e-3}
+    plain = {"bf16": False, "learning_rate": 1e-3, "dropout": 0.0}
     for name in ("a", "b"):
         recipe(files, tmp_path / name, "image", **plain)
-        text = (
-            (tmp_path / name / "recipe.yaml")
-            .read_text()
-            .replace("hidden_dropout_prob: 0.2", "hidden_dropout_prob: 0.0")
-        )
-        (tmp_path / name / "recipe.yaml").write_text(text)
     file, run = tmp_path / "a" / "recipe.yaml", tmp_path / "a" / "run"
     assert forks.run("train", tmp_path / "b" / "recipe.yaml")[0] == [0]
     assert forks.run("train", file, SIGNAL=f"SIGTERM {STEP} 3 0")[0] == [75]
@@ -246,5 +169,5 @@ def test_machines_that_share_no_disk_end_as_one_that_has_all(forks, files, tmp_p
     assert codes == [75, 75] and saved(tmp_path / "a" / "run") == [2]
     codes, said = forks.run("train", file, "--resume", machines=machines)
     assert codes == [0, 0] and said[1] == ""
-    same(tmp_path / "a" / "run", tmp_path / "one" / "run")
+    assert equal(tmp_path / "a" / "run", tmp_path / "one" / "run")
     assert not list((tmp_path / "b").rglob("*.safetensors"))

@@ -1,4 +1,7 @@
-"""The gradient of a step depends on its rows only: 8 in one batch, 2 x 4 or 1 x 8 accumulated, a partial window too."""
+"""The gradient of a step depends on its rows only: 8 in one batch, 2 x 4 or 1 x 8 accumulated, a partial window too.
+
+Texts also in parts of like length, which is how they are trained by default.
+"""
 
 import datasets
 import pytest
@@ -32,7 +35,9 @@ def rows_of(kind: str, num_rows: int) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns).cast_column("label", datasets.ClassLabel(names=names))
 
 
-def gradients(name: str, folder, layout: tuple[int, int], tuning: str, num_rows: int) -> list[torch.Tensor]:
+def gradients(
+    name: str, folder, layout: tuple[int, int], tuning: str, num_rows: int, in_parts: bool = False
+) -> list[torch.Tensor]:
     kind = tiny.CONFIGS[name][0]
     rows, section = rows_of(kind, num_rows), ModelSection(name=str(folder))
     task = lookup.call("tasks", Part(f"{kind}_classification", {}))
@@ -48,6 +53,9 @@ def gradients(name: str, folder, layout: tuple[int, int], tuning: str, num_rows:
     )  # fmt: skip
     encoded = batches.encoded(rows, task, split="train", seed=0)
     trainer, catch = Trainer(model, args, task=task, loss=task.loss, train=encoded), Catch()
+    if in_parts and not task.lazy:
+        trainer.part_cost = 0.5  # every length a part of its own
+        assert any(len(micro_batch) > 1 for micro_batch in trainer.get_train_dataloader())
     trainer.add_callback(catch)
     trainer.train()
     return catch.gradients
@@ -59,6 +67,7 @@ def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning,
     tiny.build(name, tmp_path)
     num_rows = 14  # a whole window of 8 rows, and a last one of 6
     whole, *others = [gradients(name, tmp_path, layout, tuning, num_rows) for layout in LAYOUTS]
+    others.append(gradients(name, tmp_path, (8, 1), tuning, num_rows, in_parts=True))
     assert len(whole) == 2
     for other in others:
         for a, b in zip(whole, other, strict=True):

@@ -97,7 +97,9 @@ def test_two_cpu_processes_save_when_their_launcher_is_ended(recipe):
     assert len(lines) == len(set(lines)) and lines[-1].endswith("resume with --resume")
     [checkpoint] = (recipe.parent / "run").glob("checkpoint-*")
     assert lines[-1] == f"hfft: stopped at step {checkpoint.name.split('-')[1]}; resume with --resume"
-    assert {"rng_state_0.pth", "rng_state_1.pth", "MANIFEST.json"} <= {path.name for path in checkpoint.iterdir()}
+    assert {"random-0.safetensors", "random-1.safetensors", "MANIFEST.json"} <= {
+        path.name for path in checkpoint.iterdir()
+    }
 
 
 @pytest.mark.slow

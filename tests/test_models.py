@@ -8,7 +8,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from hfft import models, text
+from hfft import configs, models, text
 from hfft.messages import HubError, InputError
 from hfft.recipe import ModelSection
 
@@ -18,8 +18,8 @@ AUTO = {"text": "AutoModelForSequenceClassification", "image": "AutoModelForImag
 
 def load(folder, name: str = "bert", labels=NAMES, **section):
     section = ModelSection(name=str(folder), **section)
-    config = models.load_config(section)
-    models.set_labels(config, labels)
+    config = configs.load_config(section)
+    configs.set_labels(config, labels)
     return models.load(AUTO[tiny.CONFIGS[name][0]], section, config, keep_head=False)
 
 
@@ -116,12 +116,12 @@ def test_a_tokenizer_larger_than_the_embeddings_is_refused(tmp_path):
     tokenizer = tiny.tokenizer()
     tokenizer.add_tokens(["more", "words"])
     with pytest.raises(InputError, match=rf"has {tiny.SIZE + 2} tokens, the model's embeddings {tiny.SIZE}"):
-        text.check_vocabulary(tokenizer, models.load_config(ModelSection(name=str(tmp_path))))
+        text.check_vocabulary(tokenizer, configs.load_config(ModelSection(name=str(tmp_path))))
 
 
 def test_a_decoder_gets_the_pad_token_it_lacks(tmp_path):
     tiny.build("llama", tmp_path)
-    config = models.load_config(ModelSection(name=str(tmp_path)))
+    config = configs.load_config(ModelSection(name=str(tmp_path)))
     tokenizer = tiny.tokenizer()
     tokenizer.pad_token, config.pad_token_id = None, None
     text.set_pad_token(tokenizer, config)
@@ -140,6 +140,6 @@ def test_a_picture_processor_is_needed_with_a_checkpoint(tmp_path):
     tiny.build("vit", tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (tmp_path / "b" / "preprocessor_config.json").unlink()
-    config = models.load_config(ModelSection(name=str(tmp_path / "b")))
+    config = configs.load_config(ModelSection(name=str(tmp_path / "b")))
     with pytest.raises(InputError, match=r"no image processor can be loaded"):
         image.load_processor(ModelSection(name=str(tmp_path / "b")), config, crop=True)

@@ -34,14 +34,13 @@ def places(whole: np.ndarray, part: np.ndarray) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("levers", ["all", "none"])
 def test_the_pixels_of_the_sheet_are_those_of_the_tensors_that_reach_the_model(levers, tmp_path, monkeypatch):
-    batches_seen, prepare = [], pipeline.prepare
+    batches_seen, fitted = [], pipeline.fitted
 
     def kept(*args):
-        trainer, splits = prepare(*args)
-        batches_seen.append(trainer)
-        return trainer, splits
+        batches_seen.append(fitted(*args))
+        return batches_seen[-1]
 
-    monkeypatch.setattr(preflight, "prepare", kept)
+    monkeypatch.setattr(preflight, "fitted", kept)
     recipe = image_recipe(tmp_path)
     recipe["train"]["levers"] = levers
     found = preflight.check(recipe, data=tiny.pictures(30, size=20), show=tmp_path / "show")

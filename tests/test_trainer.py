@@ -9,11 +9,11 @@ import tiny
 import torch
 from transformers import Seq2SeqTrainingArguments
 
-from hfft import batches, lookup
+from hfft import batches, kept, lookup
 from hfft.batches import EncodedRows, GlobalBatches, bucketed, draw_from, shuffled, undisturbed
 from hfft.messages import MachineError
 from hfft.recipe import ModelSection, Part
-from hfft.trainer import Trainer, _joined
+from hfft.trainer import Trainer
 
 
 def steps_of(layout: tuple[int, int, int], order, num_rows: int, epoch: int = 0, **options) -> list[list[int]]:
@@ -127,8 +127,8 @@ def test_a_non_finite_step_stops_the_run_before_the_weights_change(tmp_path):
 
 
 def test_every_row_is_counted_once_or_the_metrics_are_refused():
-    assert _joined([([1, 0], 2.0, 2, {"x": np.array([11, 10])}), ([], 0.0, 0, {})], 2)[2]["x"].tolist() == [10, 11]
-    ragged = _joined([([1], 1.0, 1, {"x": [[1, 2]]}), ([0, 2], 1.0, 2, {"x": [[3], []]})], 3)
+    assert kept.joined([([1, 0], 2.0, 2, {"x": np.array([11, 10])}), ([], 0.0, 0, {})], 2)[2]["x"].tolist() == [10, 11]
+    ragged = kept.joined([([1], 1.0, 1, {"x": [[1, 2]]}), ([0, 2], 1.0, 2, {"x": [[3], []]})], 3)
     assert ragged == (2.0, 3, {"x": [[3], [1, 2], []]})
     with pytest.raises(AssertionError, match="exactly once"):
-        _joined([([0, 0], 2.0, 2, {"x": np.array([1, 1])})], 2)
+        kept.joined([([0, 0], 2.0, 2, {"x": np.array([1, 1])})], 2)

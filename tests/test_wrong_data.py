@@ -146,7 +146,7 @@ WRONG_TEXT = {
     "no label column in eval": (
         {"train.csv": GOOD, "val.csv": "text\nfine\n"},
         {},
-        "split 'val' has no column 'label', which 'train' has; it has text. Give all splits the same columns",
+        "val.csv: split 'val' has no column 'label', which 'train' has; it has text. Give all splits the same columns",
     ),
     "an empty file": (
         {"train.csv": ""},
@@ -565,7 +565,7 @@ DOUBTFUL_TEXT = {
         "train: 2 rows with equal inputs but different labels (1 input)",
     ),
     "a class without eval rows": (
-        {"train.csv": GOOD, "val.csv": "text,label\nnew,pos\n"},
+        {"train.csv": GOOD, "val.csv": "text,label\nnew,pos\nnewer,pos\n"},
         "val: 1 class ('neg') of train without rows here, so not measured",
     ),
     "a file that is no split": (

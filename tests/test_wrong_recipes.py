@@ -281,8 +281,8 @@ WRONG = {
     ),
     "code from the Hub": (
         TASK + "model: {name: a, trust_remote_code: true}\n" + NULL,
-        ["2:18: model: 'trust_remote_code' is not for a recipe; "
-         "code from the Hub runs only with --trust-code on the command line"],
+        ["2:18: model: 'trust_remote_code' runs Python code of the model's repository; "
+         "give --trust-code on the command line to allow it"],
     ),
     "a column that the task does not read": (
         TASK + "data: {path: a.csv, columns: {image: a}}\n" + NULL,

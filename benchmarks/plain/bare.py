@@ -1,8 +1,8 @@
 """A bare PyTorch loop with hfft's levers and nothing else: the most that this hardware gives with these levers.
 
-Text: tokenised once, length buckets of whole batches, padded to the batch's longest. Pictures: opened and resized in
-place, 8-bit until the batch, channels_last. Both: bf16 autocast (strided depthwise convolutions in fp32), fused AdamW,
-linear schedule, clipping at 1.0, and the allocator that its environment sets (benchmarks.pairs).
+Text: tokenised once, each batch in parts of like length, padded to a part's longest row. Pictures: opened and resized
+in place, 8-bit until the batch, channels_last. Both: bf16 autocast (strided depthwise convolutions in fp32), fused
+AdamW, linear schedule, clipping at 1.0, and the allocator that its environment sets (benchmarks.pairs).
 
 Example:
     python -m benchmarks.plain.bare text --data SHARED/data/sst2 --model SHARED/models/minilm-l6-v5k --steps 60
@@ -25,6 +25,9 @@ from transformers import (
 )
 
 from benchmarks.plain.clock import WARM_UP
+from hfft.batches import parts
+
+PART = 32  # tokens that one more part costs, as in hfft/levers.py
 
 
 def parse_args():
@@ -40,18 +43,8 @@ def parse_args():
     return parser.parse_args()
 
 
-def buckets(lengths, batch, seed):
-    """Shuffled rows sorted by length inside windows of 50 batches, then the batches shuffled."""
-    draw = np.random.default_rng(seed)
-    rows = draw.permutation(len(lengths))
-    windows = [sorted(rows[i : i + 50 * batch], key=lengths.__getitem__) for i in range(0, len(rows), 50 * batch)]
-    merged = [row for window in windows for row in window]
-    found = [merged[i : i + batch] for i in range(0, len(merged) - batch + 1, batch)]
-    return [found[i] for i in draw.permutation(len(found))]
-
-
 def text_batches(args):
-    """(model, a generator of (inputs, labels))."""
+    """(model, a generator of batches, each a list of (inputs, labels))."""
     rows = load_dataset(args.data)["train"]
     names = sorted(set(rows["label"]))
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -60,14 +53,20 @@ def text_batches(args):
     labels = [names.index(label) for label in rows["label"]]
     model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=len(names), dtype=torch.float32)
 
+    order = np.random.default_rng(args.seed).permutation(len(ids))
+
+    def padded(rows):
+        width = max(len(ids[row]) for row in rows)
+        tokens, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
+        for i, row in enumerate(rows):
+            tokens[i, : len(ids[row])], mask[i, : len(ids[row])] = ids[row], 1
+        inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
+        return inputs, torch.tensor([labels[row] for row in rows])
+
     def batches():
-        for rows in buckets([len(row) for row in ids], args.batch_size, args.seed):
-            width = max(len(ids[row]) for row in rows)
-            tokens, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
-            for i, row in enumerate(rows):
-                tokens[i, : len(ids[row])], mask[i, : len(ids[row])] = ids[row], 1
-            inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
-            yield inputs, torch.tensor([labels[row] for row in rows])
+        for start in range(0, len(order) - args.batch_size + 1, args.batch_size):
+            rows = order[start : start + args.batch_size]
+            yield [padded(rows[part]) for part in parts([len(ids[row]) for row in rows], PART)]
 
     return model, batches()
 
@@ -83,7 +82,7 @@ def in_fp32(forward):
 
 
 def image_batches(args):
-    """(model, a generator of (inputs, labels)); half of the pictures are flipped."""
+    """(model, a generator of batches, each a list of one (inputs, labels)); half of the pictures are flipped."""
     rows = load_dataset(args.data)["train"]
     size = (getattr(AutoImageProcessor.from_pretrained(args.model), "crop_size", None) or {"height": 224})["height"]
     classes = rows.features["label"].num_classes
@@ -102,7 +101,7 @@ def image_batches(args):
             opened = [np.asarray(image.convert("RGB").resize((size, size), 2)) for image in batch["image"]]
             flipped = [image[:, ::-1] if np.random.rand() < 0.5 else image for image in opened]
             pixels = torch.from_numpy(np.stack(flipped)).permute(0, 3, 1, 2)  # lies as channels_last
-            yield {"pixel_values": pixels.float().div_(127.5).sub_(1)}, torch.tensor(batch["label"])
+            yield [({"pixel_values": pixels.float().div_(127.5).sub_(1)}, torch.tensor(batch["label"]))]
 
     return model, batches()
 
@@ -115,10 +114,11 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, args.steps // 10, args.steps)
     start = 0.0
-    for step, (inputs, labels) in zip(range(args.steps), batches, strict=False):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(**inputs).logits
-        cross_entropy(logits.float(), labels).backward()
+    for step, batch in zip(range(args.steps), batches, strict=False):
+        for inputs, labels in batch:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(**inputs).logits
+            (cross_entropy(logits.float(), labels, reduction="sum") / args.batch_size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -11,8 +11,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from hfft import __version__, publish, remote
-from hfft.messages import HubError, InputError, announce
+from hfft import __version__, faults, publish, remote
+from hfft.messages import HubError, InputError, announce, first_line
 
 
 def hub(
@@ -65,6 +65,7 @@ def _push(api, files: dict[str, Path | bytes], repo: str, revision: str | None, 
     """The address of the one commit, or of the pull request."""
 
     def call():
+        faults.point("push")
         old = publish.stale(api.list_repo_files(repo, revision=revision), files)
         added = [CommitOperationAdd(name, content) for name, content in files.items()]
         removed = [CommitOperationDelete(name) for name in old]
@@ -107,7 +108,7 @@ def _check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise InputError(f"export: hub: repo: {str(error).splitlines()[0]}") from error
+        raise InputError(f"export: hub: repo: {first_line(error)}") from error
     if repo.count("/") != 1:
         raise InputError(f"export: hub: repo: {repo!r} has no owner; write user/{repo}")
 

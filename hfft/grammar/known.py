@@ -21,7 +21,8 @@ SPLITS = ("train", "eval", "validation", "valid", "val", "dev", "test")  # usual
 class ModelSection:
     """What to start from: `name` (a Hub id or folder, `config` changes attributes), or only `config` (random weights).
 
-    `options` are from_pretrained's own keys, written beside the others in a recipe.
+    `options` are from_pretrained's own keys, written beside the others in a recipe. `trust_remote_code` is for code of
+    the model's repository, and only together with --trust-code.
     """
 
     name: str | None = None
@@ -29,6 +30,8 @@ class ModelSection:
     revision: str | None = None
     tokenizer: str | None = None
     image_size: Annotated[int, Ge(1)] | None = None
+    trust_remote_code: bool = False
+    trusted: bool = field(default=False, compare=False)  # --trust-code was given
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,7 +57,7 @@ class DataSection:
 
 MODEL = get_type_hints(ModelSection, include_extras=True)
 DATA = get_type_hints(DataSection, include_extras=True)
-del MODEL["options"]
+del MODEL["options"], MODEL["trusted"]
 
 
 @cache

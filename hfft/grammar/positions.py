@@ -13,10 +13,14 @@ from typing import Any
 
 import yaml
 
-from hfft.messages import TOKEN, InputError
+from hfft.messages import TOKEN, InputError, first_line
 
 Path_ = tuple[str | int, ...]  # ("tuning", 0, "peft", "r")
-MAX_BYTES, MAX_DEPTH = 1_000_000, 32
+MAX_BYTES, MAX_DEPTH, MAX_VALUES = 1_000_000, 32, 50_000
+MAX_PROBLEMS, MAX_LINES = 1000, 20  # that are noted, that are told
+NO_CHARACTER = re.compile("[\0\ud800-\udfff]")  # what quotes with \\0 or \\ud800 in them may hold
+PLACES = [(key,) for key in ("name", "revision", "tokenizer", "subfolder", "variant", "output_dir")]
+LONG_NAME = re.compile("[^/]{251}")
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NULL = ("null", "Null", "NULL", "~")
 BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -56,15 +60,17 @@ class Source:
 
     def add(self, path: Path_, what: str, *, key: bool = False, where: Path_ | None = None) -> None:
         """Note a mistake at the value (or the key) of `path`; the line names `where`, else the path. One each."""
-        if any(path == seen for seen, _, _ in self.problems):
+        if len(self.problems) >= MAX_PROBLEMS or any(path == seen for seen, _, _ in self.problems):
             return
         name = dotted(path if where is None else where)
         self.problems.append((path, self.spot(path, key=key), f"{name}: {what}" if name else what))
 
     def lines(self) -> list[str]:
-        """All mistakes, one line each, in the order of the file."""
+        """The first mistakes, one line each, in the order of the file, and how many more there are."""
         ordered = sorted(self.problems, key=lambda problem: problem[1])
-        return [f"{spot.text}: {what}" if spot.text else what for _, spot, what in ordered]
+        told = [f"{spot.text}: {what}" if spot.text else what for _, spot, what in ordered[:MAX_LINES]]
+        rest = len(ordered) - len(told)
+        return [*told, f"… and {rest:,} more"] if rest else told
 
 
 def dotted(path: Path_) -> str:
@@ -136,6 +142,10 @@ def parse(text: str, file: str, at: Spot | None = None, path: Path_ = ()) -> Sou
                 raise refusal(event, source, at, "a second document; a recipe is one document")
     except yaml.MarkedYAMLError as error:
         raise InputError(f"{at.text if at else marked(error, file)}: not valid YAML: {explained(error)}") from error
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape beyond Unicode, a version of 5,000 digits
+        raise InputError(f"{at.text if at else file}: not valid YAML: {first_line(error)}") from error
     return source
 
 
@@ -181,6 +191,8 @@ def build(event: yaml.Event, events: Iterator, source: Source, path: Path_, at: 
         raise refusal(event, source, at, f"tags ({tag}) are not allowed; delete it")
     if len(path) > MAX_DEPTH:
         raise refusal(event, source, at, f"nested deeper than {MAX_DEPTH} levels")
+    if len(source.values) >= MAX_VALUES:
+        raise refusal(event, source, at, f"more than {MAX_VALUES:,} values; a recipe is a page of YAML")
     source.values[path] = spot_of(event, source, at)
     if isinstance(event, yaml.ScalarEvent):
         return leaf(event, source, path)
@@ -202,9 +214,14 @@ def leaf(event: yaml.ScalarEvent, source: Source, path: Path_) -> Any:
 
 def checked_text(value: Any, source: Source, path: Path_) -> Any:
     """The value itself; notes what hfft does not expand."""
-    if isinstance(value, str) and "${" in value:
+    is_place = path[:2] == ("data", "path") or path[-1:] in PLACES
+    if isinstance(value, str) and NO_CHARACTER.search(value):
+        source.add(path, "holds a NUL character or half a surrogate pair; delete it")
+    elif isinstance(value, str) and is_place and LONG_NAME.search(value):
+        source.add(path, "holds a name of more than 250 characters, which no file has; write a path or a Hub id")
+    elif isinstance(value, str) and "${" in value:
         source.add(path, "'${' is not expanded in a recipe; write the value, or give key=value on the command line")
-    elif isinstance(value, str) and value.startswith("~/"):
+    elif isinstance(value, str) and (value.startswith("~/") or (is_place and value == "~")):
         source.add(path, "'~' is not expanded in a recipe; write the whole path")
     elif isinstance(value, str) and TOKEN.search(value):
         source.add(path, "looks like a Hub token; keep it out of recipes: set HF_TOKEN or run `hf auth login`")
@@ -229,6 +246,8 @@ def mapping(events: Iterator, source: Source, path: Path_, at: Spot | None) -> d
             build(event, events, source, path, at)  # refuses it
         if event.value == "<<" and event.implicit[0]:
             raise refusal(event, source, at, "merge keys (<<) are not allowed; write the keys out")
+        if NO_CHARACTER.search(event.value):
+            raise refusal(event, source, at, "a key holds a NUL character or half a surrogate pair; delete it")
         key, spot = event.value, spot_of(event, source, at)
         if key in found:
             what = f"{key!r} is written twice (first at {source.keys[(*path, key)].text}); keep one"

@@ -1,10 +1,11 @@
 """Rules: what to say of a key that a section of a recipe does not take — renamed, refused, elsewhere, or misspelt."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hfft.grammar.positions import SECRET, Path_, Source, dotted
+from hfft.grammar.positions import MAX_LINES, SECRET, Path_, Source, dotted
 from hfft.lookup import Option, closest, distance, hint
 
 GONE = "is gone from TrainingArguments; "
@@ -73,12 +74,18 @@ REFUSED = {  # keys of TrainingArguments that a recipe may not set
     "logging_nan_inf_filter": "would show a loss of NaN as 0; " + OWN,
     "prediction_loss_only": "would leave no metrics; delete the line",
     "local_rank": "is set by the launcher; delete the line",
+    "auto_find_batch_size": "would start again with another batch where memory ends, and the learning rate as it was; "
+    "write a smaller per_device_train_batch_size and a larger gradient_accumulation_steps",
     "parallelism_config": "is an object; launch with a file of accelerate_configs/",
 }
 TRUST = "is not for a recipe; code from the Hub runs only with --trust-code on the command line"
 SECRETS = "is not for a recipe (recipes are shared and saved); set HF_TOKEN in the environment or run `hf auth login`"
+KERNELS = "would run code from the Hub; delete the line"
+SAFE = "is not for a recipe: weights are read as safetensors (others with --trust-code); delete the line"
 REFUSED_MODEL = {
-    "trust_remote_code": TRUST,
+    **dict.fromkeys(("allow_all_kernels", "use_kernels", "kernel_config"), KERNELS),
+    **dict.fromkeys(("use_safetensors", "weights_only"), SAFE),
+    "adapter_kwargs": "would load an adapter from elsewhere; delete the line",
     "torch_dtype": "is called dtype",
     "num_labels": "comes from the data's labels; delete the line",
     "id2label": "comes from the data's labels; delete the line",
@@ -98,6 +105,8 @@ REFUSED_PEFT = {
     "revision": "is model.revision; delete the line",
     "inference_mode": "would train nothing; delete the line",
     "auto_mapping": "is set by peft; delete the line",
+    "megatron_core": "imports a module by its name; delete the line",
+    "tokenizer_kwargs": "could load code; delete the line",
     "peft_version": "is set by peft; delete the line",
 }
 LEVERS = ("allocator", "bf16", "buckets", "cache", "channels_last", "features", "uint8")  # of hfft/levers.py
@@ -106,7 +115,25 @@ EXTRA_TRAIN = {  # hfft's own keys in `train`
     "early_stopping_patience": Option("int"),
     "early_stopping_threshold": Option("float", 0.0),
 }
+COMMIT = re.compile("[0-9a-f]{40}")
+STEP = 1_000_000  # rows of a stream that are held for one step
 Homes = Callable[[], Mapping[str, Iterable[str]]]
+
+
+def code(source: Source, given: Mapping[str, Any], trust_code: bool) -> None:
+    """Note what in `model` would run code of others: a repository's own, or an attention kernel of the Hub."""
+    what, pinned = "", COMMIT.fullmatch(str(given.get("revision"))) or os.path.isdir(str(given.get("name")))
+    if given.get("trust_remote_code") is True and not trust_code:
+        what = "runs Python code of the model's repository; give --trust-code on the command line to allow it"
+    elif given.get("trust_remote_code") is True and not pinned:
+        what = "needs revision: the 40 hex digits of the commit whose code you have read"
+    if what:
+        source.add(("model", "trust_remote_code"), f"'trust_remote_code' {what}", key=True, where=("model",))
+    for key in ("attn_implementation", "experts_implementation"):
+        named = given.get(key)
+        for name in named.values() if isinstance(named, dict) else [named]:
+            if name is not None and not re.fullmatch("[a-z0-9_]+", str(name)):
+                source.add(("model", key), f"{str(name)[:60]!r} is fetched from the Hub as code; write eager, sdpa, …")
 
 
 def secrets(source: Source, data: object, path: Path_ = ()) -> None:
@@ -135,6 +162,12 @@ def stream(source: Source) -> None:
     if train.get("max_steps") in (None, -1) and not has_typo_of("max_steps", train):
         what = "needs max_steps, for a stream does not tell how many rows an epoch has; write max_steps: N"
         source.add(("train", "max_steps"), what, where=("train",))
+    sizes = [train.get("per_device_train_batch_size", 8), train.get("gradient_accumulation_steps", 1)]
+    if all(type(size) is int for size in sizes) and sizes[0] * sizes[1] > STEP:
+        what = (
+            f"with per_device_train_batch_size makes steps of {sizes[0] * sizes[1]:,} rows, all held; at most {STEP:,}"
+        )
+        source.add(("train", "gradient_accumulation_steps"), what)
     for key in ("num_train_epochs", "dataloader_drop_last"):
         if train.get(key):
             what = "has no effect on a stream, whose epochs follow each other until max_steps; delete the line"
@@ -152,11 +185,13 @@ def has_typo_of(name: str, keys: Iterable[str]) -> bool:
 
 def unknown_keys(source: Source, path: Path_, known: Iterable[str], told: Mapping[str, str], homes: Homes) -> None:
     """Note every key of the mapping at `path` that is not `known`, with what to write instead."""
-    for key in value_at(source.data, path):
-        if key not in known:
-            reason = told.get(key)
-            what = f"{key!r} {reason}" if reason else misspelt(key, list(known), path, homes)
-            source.add((*path, key), what, key=True, where=path)
+    strange = [key for key in value_at(source.data, path) if key not in known]
+    for number, key in enumerate(strange):
+        reason = told.get(key)
+        what = f"{key!r} {reason}" if reason else f"unknown key {key!r}"
+        if not reason and number < MAX_LINES:  # the nearest name takes time, and more are not told
+            what = misspelt(key, list(known), path, homes)
+        source.add((*path, key), what, key=True, where=path)
 
 
 def misspelt(key: str, known: list[str], path: Path_, homes: Homes) -> str:

@@ -33,6 +33,7 @@ NOT_MODEL: tuple[str, ...] = (
     "proxies",
 )
 NOT_MODEL += ("output_loading_info", "device_mesh", "torch_dtype", "trust_remote_code", "name")
+NOT_MODEL += ("allow_all_kernels", "use_kernels", "kernel_config", "use_safetensors", "weights_only", "adapter_kwargs")
 NOT_LOAD = ("path", "name", "split", "revision", "token", "download_config", "features", "data_files", "version")
 READERS = ("csv", "json", "parquet", "text", "arrow")
 DTYPES = 'Literal["auto", "float32", "float16", "bfloat16", "float64"]'

@@ -38,7 +38,7 @@ def check_all(source: Source, *, trust_code: bool) -> dict[str, Any]:
     task = part(source, ("task",), "tasks", trust_code) if "task" in top else None
     found = {
         "task": task,
-        "model": model(source) if "model" in top else None,
+        "model": model(source, trust_code) if "model" in top else None,
         "data": data(source, task, trust_code) if "data" in top else None,
         "tuning": parts(source, ("tuning",), "tuning", trust_code),
         "objectives": parts(source, ("objectives",), "objectives", trust_code),
@@ -68,7 +68,7 @@ def check_version(source: Source) -> None:
         values.check(source, ("version",), given, Literal[VERSION])
 
 
-def model(source: Source) -> ModelSection:
+def model(source: Source, trust_code: bool) -> ModelSection:
     """The section `model`."""
     given = check_keys(source, ("model",), model_known(), rules.REFUSED_MODEL)
     misspelt = {lookup.nearest(key, MODEL) for key in given if key not in MODEL}
@@ -79,8 +79,10 @@ def model(source: Source) -> ModelSection:
         config(source, given)
     elif given.get("config") is not None and given.get("name") is not None:
         source.add(("model", "config"), "with model.name it must be a mapping of the attributes to change")
+    rules.code(source, given, trust_code)
     own = {key: value for key, value in given.items() if key in MODEL}
-    return ModelSection(**own, options={key: value for key, value in given.items() if key not in MODEL})
+    more = {key: value for key, value in given.items() if key not in MODEL}
+    return ModelSection(**own, trusted=trust_code, options=more)
 
 
 def config(source: Source, given: dict) -> None:

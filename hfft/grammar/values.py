@@ -39,7 +39,7 @@ TRAIN_BOUNDS: list[tuple[str, tuple]] = [
     ("save_total_limit", (Ge(1),)),
     ("eval_accumulation_steps", (Ge(1),)),
     ("torch_empty_cache_steps", (Ge(1),)),
-    ("dataloader_num_workers", (Ge(0),)),
+    ("dataloader_num_workers", (Ge(0), Le(256))),
     ("dataloader_prefetch_factor", (Ge(1),)),
     ("neftune_noise_alpha", (Gt(0),)),
     ("ddp_timeout", (Ge(1),)),
@@ -56,6 +56,9 @@ PEFT_BOUNDS: list[tuple[str, tuple]] = [
     ("*dropout", (Ge(0), Lt(1))),
     ("num_virtual_tokens", (Ge(1),)),
 ]
+LARGEST = 2**32  # whole number: beyond it products of batches and steps leave 64 bits
+ROWS = 1_000_000  # of a batch
+BYTES = 2**53  # deeper in a recipe, where it may be bytes of memory
 CONFIG = ConfigDict(strict=True, allow_inf_nan=False)
 SIGNS = {Ge: "≥ ", Gt: "> ", Le: "≤ ", Lt: "< "}
 
@@ -113,6 +116,8 @@ def check(source: Source, path: Path_, value: Any, kind: Any) -> None:
     """Note in `source` what does not fit the type, at the deepest position that is known."""
     if isinstance(value, float) and not math.isfinite(value):
         source.add(path, f"must be a finite number, got {value}")
+    elif isinstance(value, int) and abs(value) > (most := largest(path)):
+        source.add(path, f"is too large a number, got {kind_of(value)}; write at most {most}")
     elif inner := element(value, kind):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for step, item in pairs:
@@ -121,6 +126,13 @@ def check(source: Source, path: Path_, value: Any, kind: Any) -> None:
         given = " (text)" if isinstance(value, str) and scalar(value) != value else ""
         what = f"expected {describe(kind)}, got {kind_of(value)}{given}"
         source.add(path, what + remedy(value, kind))
+
+
+def largest(path: Path_) -> int:
+    """The largest whole number that can be meant at a place of a recipe."""
+    if str(path[-1]).endswith(("batch_size", "accumulation_steps")):
+        return ROWS
+    return LARGEST if len(path) == 2 else BYTES
 
 
 def element(value: Any, kind: Any) -> list[Any]:

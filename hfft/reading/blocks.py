@@ -13,11 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hfft.messages import InputError, announce
+from hfft.messages import InputError, announce, first_line
 from hfft.reading import delimited, jsonrows, textfile
 from hfft.reading.delimited import Style
 from hfft.reading.source import File, Source, cut, one_file
-from hfft.reading.tables import Place, checked_ending, features_of, first_line, from_table
+from hfft.reading.tables import Place, checked_ending, features_of, from_table
 
 ROWS = 1000  # in a block
 HEAD = 1 << 20  # bytes that are looked at to find encoding and separator
@@ -137,7 +137,6 @@ def without_quotes(head: str, style: Style) -> bool:
 def records(table: Table) -> Iterator[tuple[list[list[str]], list[int]]]:
     """The rows of a csv or tsv file and the line at which each begins, a block at a time; the header is a row."""
     assert table.style is not None
-    csv.field_size_limit(delimited.FIELD_LIMIT)
     return delimited.pieces(lambda: closing(lines_of(table)), table.name, table.style, table.skipped, ROWS)
 
 

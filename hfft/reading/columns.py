@@ -5,6 +5,7 @@ problem for each row that does not fit. Labels need all splits at once and are i
 """
 
 import dataclasses
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ PAIRS = (
     ("question", "passage"),
 )
 LONG_TEXT = 1_000_000  # characters
+INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # https://www.unicode.org/reports/tr44/#General_Category_Values
 
 
 def choose(data: Any, wanted: Sequence[str], source: Source) -> dict[str, list[str]]:
@@ -152,8 +154,8 @@ def pick(source: Source, chosen: dict[str, list[str]], split: str, like: str) ->
         for part in parts:
             if part not in source.columns:
                 raise InputError(
-                    f"split '{split}' has no column '{part}', which '{like}' has; it has {listing(source)}. "
-                    "Give all splits the same columns"
+                    f"{place(source)}: split '{split}' has no column '{part}', which '{like}' has; it has "
+                    f"{listing(source)}. Give all splits the same columns"
                 )
         columns[name] = source.columns[parts[0]] if len(parts) == 1 else [source.values(part) for part in parts]
     features = {name: source.features[parts[0]] for name, parts in chosen.items() if parts[0] in source.features}
@@ -166,21 +168,55 @@ def text(source: Source, column: str, join: str) -> list[Problem]:
     values = source.columns[column]
     if isinstance(values, list) and values and "\n" in source.origin[column]:
         return joined_text(source, column, join)
+    values = source.columns[column] = from_numbers(source, column)
     looked_at = doubtful(values) if is_text(values) else enumerate(source.values(column))
     problems = [
         Problem(i, column, value, *what_of_text(value))
         for i, value in looked_at
-        if type(value) is not str or not value or value.isspace() or not is_unicode(value)
+        if type(value) is not str or is_blank(value) or not is_unicode(value)
     ]
     if not is_text(values):
         values = source.columns[column] = source.values(column)
         for problem in problems:
             values[problem.position] = None
+    warn_of_odd(source, column, values)
+    return problems
+
+
+def from_numbers(source: Source, column: str) -> Any:
+    """The cells; where every one is a whole number, as a text is that is nothing but numbers, written out."""
+    import pyarrow as pa
+
+    values = source.columns[column]
+    if isinstance(values, pa.ChunkedArray) and not pa.types.is_integer(values.type):
+        return values
+    cells = source.values(column)
+    kinds = set(map(type, cells))
+    if int not in kinds or kinds - {int, type(None)}:
+        return values
+    announce(f"{place(source)}, column '{source.origin[column]}': whole numbers, read as text")
+    return [None if value is None else str(value) for value in cells]
+
+
+def warn_of_odd(source: Source, column: str, values: Any) -> None:
+    """Say of texts that can be read but are hardly meant."""
     lengths = sizes(values)
     longest = int(lengths.max(initial=0))
     if longest > LONG_TEXT:
         warn(f"{source.where(int(lengths.argmax()))}: a text of {longest:,} characters; is it one row?")
-    return problems
+    with_nul = np.flatnonzero(holds(values, "\0"))
+    if len(with_nul):
+        first = source.where(int(with_nul[0]))
+        warn(f"{first}, column '{source.origin[column]}': NUL characters in {plural(len(with_nul), 'text')}")
+
+
+def holds(values: Any, character: str) -> np.ndarray:
+    """(rows,) bool: which texts hold a character."""
+    import pyarrow.compute as pc
+
+    if is_text(values):
+        return pc.fill_null(pc.match_substring(values, character), False).to_numpy()
+    return np.fromiter((value is not None and character in value for value in values), bool, len(values))
 
 
 def doubtful(values: Any) -> list[tuple[int, Any]]:
@@ -206,7 +242,7 @@ def joined_text(source: Source, column: str, join: str) -> list[Problem]:
     partial = 0
     for i, cells in enumerate(zip(*parts, strict=True)):
         wrong = next((cell for cell in cells if cell is not None and not isinstance(cell, str)), None)
-        full = [cell for cell in cells if isinstance(cell, str) and cell and not cell.isspace()]
+        full = [cell for cell in cells if isinstance(cell, str) and not is_blank(cell)]
         joined = join.join(full) if full and wrong is None else wrong
         if type(joined) is not str or not is_unicode(joined):
             problems.append(Problem(i, column, joined, *what_of_text(joined)))
@@ -218,6 +254,11 @@ def joined_text(source: Source, column: str, join: str) -> list[Problem]:
         announce(f"{name}: {plural(partial, 'row')} with an empty part, joined from the others")
     source.columns[column] = texts
     return problems
+
+
+def is_blank(value: str) -> bool:
+    """Whether nothing of a text can be seen: blanks, and characters without width or form."""
+    return all(unicodedata.category(letter) in INVISIBLE for letter in value)
 
 
 def is_unicode(value: str) -> bool:
@@ -237,7 +278,7 @@ def what_of_text(value: Any) -> tuple[str, str]:
     if value is None or value == "" or (isinstance(value, float) and value != value):
         return "is empty", f"write a text, {skip}"
     if isinstance(value, str):
-        if value.isspace():
+        if is_blank(value):
             return "holds only blanks", f"write a text, {skip}"
         return "holds half a surrogate pair, which is no character", f"repair it, {skip}"
     kind = {int: "number", float: "number", bool: "true or false", list: "list", dict: "object"}.get(

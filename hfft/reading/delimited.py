@@ -7,6 +7,7 @@ name the line of a mistake.
 import csv
 import io
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Style:
 
     def reader(self, text: str | Iterable[str], strict: bool = True):
         """csv's reader over a whole text or lines; `strict` refuses what lenient parsers guess at."""
+        csv.field_size_limit(FIELD_LIMIT)
         options = {"delimiter": self.sep, "quoting": self.quoting, "strict": strict}
         lines = io.StringIO(text, newline="") if isinstance(text, str) else text
         return csv.reader(lines, quotechar=self.quotechar, **options)  # type: ignore[arg-type]
@@ -46,7 +48,6 @@ def read_delimited(path: str, name: str, load: dict) -> Source:
     text = opened(path, name, load.get("encoding"))
     head, skipped = skip_lines(head_of(text), load.get("skiprows", 0))
     style = style_of(path, load)
-    csv.field_size_limit(FIELD_LIMIT)
     if not load.get("sep"):
         style.sep = sniff(head, style, name)
     grid = (cut_tabs if style.sep == "\t" else cut_rows)(text, name, style, skipped)
@@ -65,7 +66,13 @@ def style_of(path: str, load: dict) -> Style:
     """The style as the options say, else as the file's ending does."""
     default = "\t" if path.lower().endswith(".tsv") else ","
     quoting = quoting_of(load.get("quoting", "minimal"))
-    return Style(separator(load.get("sep") or default), load.get("quotechar", '"'), quoting)
+    quotechar = load.get("quotechar", '"')
+    if not isinstance(quotechar, str) or len(quotechar) != 1 or quotechar in "\r\n":
+        raise InputError(f"data.load.quotechar: {quotechar!r} is not one character; write '\"' or \"'\"")
+    sep = separator(load.get("sep") or default)
+    if sep == quotechar:
+        raise InputError(f"data.load.quotechar: {quotechar!r} is the separator too; write another")
+    return Style(sep, quotechar, quoting)
 
 
 def skip_lines(text: str, count: Any) -> tuple[str, int]:
@@ -275,10 +282,9 @@ def named(names: list[str], name: str) -> list[str]:
         announce(
             f"{name}: {plural(names.count(''), 'column')} without a name called " + ", ".join(set(filled) - set(names))
         )
-    double = sorted({column for column in filled if filled.count(column) > 1})
-    if double:
-        times = filled.count(double[0])
-        raise InputError(f"{name}: the header has '{double[0]}' {times} times; give every column its own name")
+    for column, times in Counter(filled).items():
+        if times > 1:
+            raise InputError(f"{name}: the header has '{column}' {times} times; give every column its own name")
     return filled
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from hfft.messages import HfftError, InputError
+from hfft.messages import HfftError, InputError, first_line
 from hfft.reading import memory, readers
 from hfft.reading.blocks import ROWS, Table, line_blocks, open_table
 from hfft.reading.source import File, Source
-from hfft.reading.tables import Place, first_line, from_table
+from hfft.reading.tables import Place, from_table
 
 PART = 40  # bits of a row's number that count inside a part
 OWN = ("streaming", "buffer_size")  # keys of data.load that are no reader's options

@@ -135,8 +135,16 @@ def count_in(ordered: np.ndarray, keys: np.ndarray) -> int:
     return int((ordered[places] == keys).sum())
 
 
+def warn_of_one(sizes: Mapping[str, int]) -> None:
+    """Say which splits are of a single row: no score of theirs tells anything."""
+    for split, size in sizes.items():
+        if size == 1:
+            warn(f"{split}: only 1 row, so its score says nothing")
+
+
 def warn_of_copies(splits: Mapping[str, tuple[Any, list[str] | None]], train: str) -> None:
     """Say how many rows of other splits are in train too, and how many equal inputs in train have different labels."""
+    warn_of_one({split: len(found) for split, (found, _) in splits.items()})
     keys, names = numbered(splits[train][0]), splits[train][1]
     order = np.argsort(keys, kind="stable")
     alike = keys[order]

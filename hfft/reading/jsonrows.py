@@ -3,7 +3,7 @@
 import io
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from hfft.reading.textfile import opened, read_text
 ROWS = 10_000  # that are held as Python's objects at a time
 
 OPTIONS = ("encoding", "field")
+MAX_KEYS = 2000
 
 
 def read_json(path: str, name: str, load: dict) -> Source:
@@ -28,8 +29,8 @@ def read_json(path: str, name: str, load: dict) -> Source:
         raise InputError(
             f"{name} line {error.lineno}: is not JSON ({error.msg}, column {error.colno}); repair it"
         ) from None
-    except (DuplicateKey, RecursionError) as error:
-        raise InputError(f"{name}: {error or 'is nested too deeply'}; repair it") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: {trouble(error)}; repair it") from None
     rows = the_list(content, name, load.get("field"))
     return from_rows(rows, name, surrogates="\\ud" in text.lower())
 
@@ -44,6 +45,10 @@ def read_jsonl(path: str, name: str, load: dict) -> Source:
 
 class DuplicateKey(ValueError):
     """The same key twice in one object: which of the two is meant cannot be known."""
+
+
+class HalfPair(ValueError):
+    """Half a surrogate pair: it is no character and cannot be written as UTF-8."""
 
 
 def unique(pairs: list[tuple]) -> dict:
@@ -92,6 +97,7 @@ def from_file(file: Iterable[str], name: str) -> Source:
             continue
         for key in dict.fromkeys(key for row in rows for key in row):
             columns.setdefault(key, Growing(count))
+        refuse_many(columns, name)
         for key, column in columns.items():
             column.add([row.get(key) for row in rows])
         numbers.append(np.array(lines, dtype=np.int64))
@@ -118,24 +124,28 @@ def parsed(numbered: Iterable[tuple[int, str]], name: str) -> tuple[list, list[i
             if "\\ud" in line or "\\uD" in line:
                 refuse_surrogates(row)
         except (ValueError, RecursionError) as error:
-            what = (
-                f"is not JSON ({error.msg}, column {error.colno})"
-                if isinstance(error, json.JSONDecodeError)
-                else str(error)
-            )
-            bad.append(f"{name} line {number}: {what}; repair the line or remove it")
+            bad.append(f"{name} line {number}: {trouble(error)}; repair the line or remove it")
             continue
         rows.append(row)
         lines.append(number)
     return rows, lines, bad
 
 
+def trouble(error: Exception) -> str:
+    """What is wrong with JSON that cannot be read."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"is not JSON ({error.msg}, column {error.colno})"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply"
+    return str(error) if isinstance(error, DuplicateKey | HalfPair) else "holds a number of thousands of digits"
+
+
 def refuse_surrogates(row) -> None:
-    """Half a surrogate pair is no character and cannot be written as UTF-8."""
+    """Raises HalfPair where there is one in a row."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half a surrogate pair (\\ud800–\\udfff), which is no character") from None
+        raise HalfPair("holds half a surrogate pair (\\ud800–\\udfff), which is no character") from None
 
 
 def not_objects(rows: list, numbers: list[int], name: str, unit: str, surrogates: bool = False) -> list[str]:
@@ -147,7 +157,7 @@ def not_objects(rows: list, numbers: list[int], name: str, unit: str, surrogates
         elif surrogates:
             try:
                 refuse_surrogates(row)
-            except ValueError as error:
+            except HalfPair as error:
                 bad.append(f"{name} {unit} {number}: {error}; repair it")
     return bad
 
@@ -161,4 +171,11 @@ def from_rows(rows: list, name: str, lines: Iterable[int] | None = None, surroga
     if not rows:
         raise InputError(f"{name}: there are no rows in it; give a file with rows")
     names = list(dict.fromkeys(key for row in rows for key in row))
+    refuse_many(names, name)
     return one_file({key: [row.get(key) for row in rows] for key in names}, name, numbers, unit)
+
+
+def refuse_many(keys: Collection[str], name: str) -> None:
+    """Stop where keys are hardly columns: each would take a cell of every row."""
+    if len(keys) > MAX_KEYS:
+        raise InputError(f"{name}: the rows have {len(keys):,} different keys; a key is a column, not a value")

@@ -10,7 +10,7 @@ import numpy as np
 
 from hfft.lookup import hint, nearest
 from hfft.messages import InputError, announce, warn
-from hfft.reading.source import Problem, Source, is_text, plural, shown
+from hfft.reading.source import MAX_LINES, Problem, Source, is_text, plural, shown
 
 WRITE = "write a class, or set data.on_bad_row: skip"
 NO_LABEL = {"-1": "is -1, which means 'no label' in test sets", "-100": "is -100, which the loss ignores"}
@@ -175,11 +175,13 @@ def mark_unknown(source: Source, names: list[str | None], ordered: list[str], kn
     """Rows whose label is none of the classes."""
     classes, found = set(ordered), []
     some = f" ({', '.join(ordered[:10])}{' …' if len(ordered) > 10 else ''})"
+    instead: dict[str, str] = {}
     for i, name in enumerate(names):
         if name is not None and name not in classes:
-            near = nearest(name, ordered)
-            instead = f"write {near!r}, or set data.on_bad_row: skip" if near else WRITE
-            found.append(Problem(i, "label", name, f"{name!r} is no class of {known_from}{some}", instead))
+            if name not in instead:  # the nearest name takes time, and more than MAX_LINES are not told
+                near = nearest(name, ordered) if len(instead) < MAX_LINES else None
+                instead[name] = f"write {near!r}, or set data.on_bad_row: skip" if near else WRITE
+            found.append(Problem(i, "label", name, f"{name!r} is no class of {known_from}{some}", instead[name]))
             names[i] = None
     return found
 
@@ -245,7 +247,7 @@ def check_classes(names: list[str | None], ordered: list[str], where: str) -> No
     none = [name for name in ordered if not counts[name]]
     if none:
         warn(f"{where}: {listing('class', none)} without rows")
-    if all(name.isdigit() for name in ordered) and [int(name) for name in ordered] != list(range(len(ordered))):
+    if all(name.isdecimal() for name in ordered) and [int(name) for name in ordered] != list(range(len(ordered))):
         announce(
             "classes, in the order of the model's outputs: "
             + ", ".join(ordered[:20])

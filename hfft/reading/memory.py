@@ -1,12 +1,17 @@
 """Rows in memory, or that `datasets` loads -> Source: Dataset, DatasetDict, DataFrame, lists of dicts, the Hub."""
 
 import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from hfft.messages import HubError, InputError
+import yaml
+
+from hfft import safety
+from hfft.messages import HfftError, HubError, InputError, first_line
 from hfft.reading.jsonrows import from_rows
-from hfft.reading.source import File, Source, one_file, plural
-from hfft.reading.tables import first_line, from_table
+from hfft.reading.source import File, Source, one_file, plural, shown
+from hfft.reading.tables import from_table
 
 FORMS = "a Dataset, a DatasetDict, a DataFrame, a list of dicts, or {split: one of these}"
 
@@ -88,6 +93,7 @@ def read_saved(path: str, where: str) -> dict[str, Source]:
     """A folder of `save_to_disk`."""
     from datasets import load_from_disk
 
+    check_saved(path, where)
     try:
         loaded = load_from_disk(path)
     except Exception as error:  # whatever arrow, json or the file system say of a damaged folder
@@ -96,6 +102,29 @@ def read_saved(path: str, where: str) -> dict[str, Source]:
     for split, source in sources.items():
         source.files = [File(split, "row", os.path.abspath(path), absolute=True)]
     return sources
+
+
+def check_saved(path: str, where: str) -> None:
+    """Refuse a save_to_disk folder that names or links to files outside."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            if safety.leads_out(os.path.join(folder, name), path):
+                place = os.path.relpath(os.path.join(folder, name), path)
+                raise InputError(f"{where}: {place} is a link that leads out of the folder; put the file itself there")
+        for name, named in saved_names(folder):
+            if os.path.basename(named) != named:
+                place = os.path.relpath(os.path.join(folder, name), path)
+                raise InputError(f"{where}: {place} names {shown(named)}, which leads out of the folder; save it again")
+
+
+def saved_names(folder: str) -> Iterator[tuple[str, str]]:
+    """(file, what it names) of the files that `load_from_disk` goes by."""
+    state = safety.read_json(Path(folder, "state.json"))
+    for key in ("_data_files", "_indices_data_files"):
+        for entry in state.get(key) or ():
+            yield "state.json", str(entry.get("filename", "") if isinstance(entry, dict) else entry)
+    for split in safety.read_json(Path(folder, "dataset_dict.json")).get("splits") or ():
+        yield "dataset_dict.json", str(split)
 
 
 def read_hub(data: Any, path: str) -> dict[str, Source]:
@@ -121,19 +150,63 @@ def open_hub(data: Any, path: str, **options: Any) -> Any:
         if key in data.load:
             better = {"split": "data.train and data.eval", "name": "data.name", "revision": "data.revision"}.get(key)
             raise InputError(f"data.load.{key}: is not taken here; " + (f"write {better}" if better else "take it out"))
-    try:
-        return datasets.load_dataset(path, name=data.name, revision=data.revision, **data.load, **options)
-    except Exception as error:  # every layer below (requests, hub, arrow) has its own
-        raise hub_error(path, error) from None
+    from hfft import remote
+
+    what = f"data.path: {path!r} is no file or folder here, and the Hub did not give it"
+    commit, told = remote.card(what, path, data.revision)
+    check_card(path, told)
+
+    def call() -> Any:
+        try:
+            return datasets.load_dataset(path, name=data.name, revision=commit, **data.load, **options)
+        except Exception as error:  # every layer below (requests, hub, arrow) has its own
+            if remote.is_network(error):
+                raise
+            raise hub_error(path, error) from None
+
+    return remote.patiently(what, call)
 
 
-def hub_error(path: str, error: Exception) -> InputError | HubError:
+def check_card(path: str, told: Sequence[str]) -> None:
+    """Refuse a data set whose card or settings name files that are not its own; they would be fetched or read."""
+    for text in told:
+        try:
+            front = yaml.safe_load(text.split("---")[1] if text.startswith("---") else text)
+        except (yaml.YAMLError, IndexError, ValueError, RecursionError):
+            continue  # who loads it says so
+        configs = front.get("configs") if isinstance(front, dict) else None
+        for entry in configs if isinstance(configs, list) else ():
+            for place in strings_in(entry, "data_files", "data_dir"):
+                if "://" in place or "::" in place or place.startswith(("/", "~")) or ".." in place.split("/"):
+                    raise InputError(
+                        f"data.path: '{path}' names {shown(place)}, which is no file of its own; take another"
+                    )
+
+
+def strings_in(entry: Any, *keys: str) -> Iterator[str]:
+    """All texts below some keys of a mapping."""
+    places = [entry.get(key) for key in keys] if isinstance(entry, dict) else []
+    for _ in range(10_000):  # also of one that refers to itself
+        if not places:
+            return
+        place = places.pop()
+        if isinstance(place, str):
+            yield place
+        elif isinstance(place, dict | list):
+            places += place.values() if isinstance(place, dict) else place
+
+
+def hub_error(path: str, error: Exception) -> HfftError:
     """The user's mistake, or the Hub's absence."""
+    from hfft import remote
+
     kind, line = type(error).__name__, first_line(error)
+    if isinstance(error, HfftError):
+        return error
+    if remote.is_network(error):
+        return HubError(f"data.path: '{path}' is no file or folder here, and {remote.why(error)}")
     if kind == "DatasetNotFoundError":
-        return InputError(
-            f"data.path: the Hub has no data set '{path}', or it is private ({line}); check the name, or log in"
-        )
+        return HubError(f"data.path: the Hub has no data set '{path}', or it is private ({line}); check the name")
     if kind in ("ConnectionError", "OfflineModeIsEnabled", "ConnectTimeout", "ReadTimeout", "LocalEntryNotFoundError"):
         return HubError(
             f"data.path: '{path}' is no file or folder here, and the Hub cannot be reached ({line}); "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hfft.image import MAX_PIXELS, from_array, to_rgb
-from hfft.messages import InputError, warn
+from hfft.messages import InputError, first_line, warn
 from hfft.reading.source import File, Problem, Source, plural, shown
 
 SMALL, LONG = 8, 20  # pixels, ratio of the sides: below and above, a picture is hardly meant
@@ -195,6 +195,7 @@ def decoded(data: bytes) -> tuple[str | None, list[str]]:
             picture.load()
             if picture.mode.startswith(("I", "F")):
                 to_rgb(picture)
+                odd += dark(picture)
             return None, odd
     except UnidentifiedImageError:
         html = data.lstrip()[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
@@ -202,7 +203,13 @@ def decoded(data: bytes) -> tuple[str | None, list[str]]:
     except Image.DecompressionBombError:
         return f"has more than {MAX_PIXELS:,} pixels", []
     except Exception as error:  # each decoder raises its own: OSError, SyntaxError, struct.error, ValueError …
-        return f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})", []
+        return f"is damaged ({first_line(error)})", []
+
+
+def dark(picture: Any) -> list[str]:
+    """Of a picture of 16 bits: whether it looks like one of 8 bits in the wrong kind of file."""
+    highest = picture.getextrema()[1] if picture.mode.startswith("I;16") else 256
+    return ["of 16 bits with values below 256, so nearly black"] if highest < 256 else []
 
 
 def oddities(picture: Any) -> list[str]:

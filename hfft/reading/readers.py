@@ -15,7 +15,7 @@ import numpy as np
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
 from hfft.reading import embedded, folders, memory
-from hfft.reading.source import Source, as_list, plural
+from hfft.reading.source import Source, as_list, plural, shown
 from hfft.reading.tables import READERS, Place, read_table
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -101,6 +101,9 @@ def looks_like_hub(path: str) -> bool:
 
 def missing(path: str) -> InputError:
     """The line for a path that is not there, with the nearest name that is."""
+    if "://" in path[:12]:
+        what = f"data.path: {shown(path)} is a URL, which is not fetched; "
+        return InputError(what + "download it and give the file's path, or a Hub id as org/name")
     parent, name = os.path.split(path.rstrip("/"))
     while parent and not os.path.isdir(parent):
         parent, name = os.path.split(parent)

@@ -8,7 +8,7 @@ import os
 from typing import Any, NamedTuple
 
 from hfft.lookup import hint
-from hfft.messages import InputError
+from hfft.messages import InputError, first_line
 from hfft.reading import delimited, jsonrows
 from hfft.reading.source import File, Source, one_file
 from hfft.reading.textfile import read_text
@@ -111,12 +111,6 @@ def features_of(schema) -> dict[str, Any]:
         return dict(Features.from_dict(json.loads(stored)["info"]["features"]))
     except (ValueError, KeyError, TypeError):
         return {}  # written by another version: the columns are read by their arrow types
-
-
-def first_line(error: Exception) -> str:
-    """The first line of another library's message, cut."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:160].rstrip(".") if lines else type(error).__name__
 
 
 READERS: dict[str, tuple[Any, tuple[str, ...]]] = {

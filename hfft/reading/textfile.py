@@ -21,7 +21,7 @@ def read_text(path: str, name: str, encoding: str | None = None) -> str:
     text = decode(data, name, encoding or detect(data, name))
     position = text.find("\0")
     if position >= 0:
-        raise nul(name, text.count("\n", 0, position) + 1)
+        raise nul(name, text.count("\n", 0, position) + 1, text.count("\0"))
     return text
 
 
@@ -57,10 +57,11 @@ def plain_utf8(path: str) -> str | None:
     return "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
-def nul(name: str, line: int) -> InputError:
-    """The one line for a NUL character, which no text holds."""
+def nul(name: str, line: int, count: int = 1) -> InputError:
+    """The one line for NUL characters, which no text holds."""
+    more = f" ({count:,} in the file)" if count > 1 else ""
     return InputError(
-        f"{name} line {line}: holds a NUL character, so the file is damaged or in another encoding; "
+        f"{name} line {line}: holds a NUL character{more}, so the file is damaged or in another encoding; "
         "repair it, or set data.load.encoding (utf-16?)"
     )
 
@@ -105,7 +106,9 @@ def decode(data: bytes, name: str, encoding: str) -> str:
         raise InputError(
             f"data.load.encoding: there is no encoding {encoding!r}; write utf-8, utf-16, cp1252 …"
         ) from None
-    except UnicodeDecodeError as error:
+    except ValueError as error:  # UnicodeDecodeError is one, and some codecs know no place
+        if not isinstance(error, UnicodeDecodeError):
+            raise InputError(f"{name}: is not {encoding} ({error}); set data.load.encoding to the file's own") from None
         place = f"line {data.count(10, 0, error.start) + 1} (byte {error.start})"
         byte = f"byte 0x{data[error.start]:02x}"
         raise InputError(

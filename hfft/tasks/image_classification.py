@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hfft import image, losses, metrics, models, pixels
+from hfft import configs, image, losses, metrics, models, pixels
 from hfft.messages import announce
 from hfft.tasks.base import Inputs, Rows, Task
 
@@ -27,9 +27,9 @@ class ImageClassification(Task):
 
     def setup(self, model, train=None) -> None:
         """Label names by `train`'s ClassLabel (or the checkpoint's), and the checkpoint's image processor."""
-        self.config = models.load_config(model)
-        self.names, self.label_ids, self.head_kept = models.match_labels(self.config, train)
-        models.set_labels(self.config, self.names)
+        self.config = configs.load_config(model, self.auto_model)
+        self.names, self.label_ids, self.head_kept = configs.match_labels(self.config, train)
+        configs.set_labels(self.config, self.names)
         self.processor = image.load_processor(model, self.config, crop=self.crop)
         self.eight_bit = pixels.eight_bit(self.processor) if self.uint8 else None
         if self.eight_bit is not None:
@@ -40,7 +40,7 @@ class ImageClassification(Task):
 
     def accept(self, rows) -> None:
         """The model's index of each class of `rows`, by name."""
-        self.label_ids = models.places(self.names, rows)
+        self.label_ids = configs.places(self.names, rows)
 
     def load_model(self, model):
         """The checkpoint's backbone with a head for these classes."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from hfft import losses, metrics, models, text
+from hfft import configs, losses, metrics, models, text
 from hfft.tasks.base import Inputs, Rows, Task
 
 
@@ -23,9 +23,9 @@ class TextClassification(Task):
 
     def setup(self, model, train=None) -> None:
         """Label names by `train`'s ClassLabel (or the checkpoint's), and the checkpoint's tokenizer."""
-        self.config = models.load_config(model)
-        self.names, self.label_ids, self.head_kept = models.match_labels(self.config, train)
-        models.set_labels(self.config, self.names)
+        self.config = configs.load_config(model, self.auto_model)
+        self.names, self.label_ids, self.head_kept = configs.match_labels(self.config, train)
+        configs.set_labels(self.config, self.names)
         self.processor = text.load_tokenizer(model)
         text.check_vocabulary(self.processor, self.config)
         text.set_pad_token(self.processor, self.config)
@@ -34,7 +34,7 @@ class TextClassification(Task):
 
     def accept(self, rows) -> None:
         """The model's index of each class of `rows`, by name."""
-        self.label_ids = models.places(self.names, rows)
+        self.label_ids = configs.places(self.names, rows)
 
     def data_report(self, split: str) -> dict[str, int]:
         """Rows cut at the limit, with the length quantiles announced."""
@@ -48,7 +48,9 @@ class TextClassification(Task):
 
     def load_model(self, model):
         """The checkpoint's backbone with a head for these classes."""
-        return models.load(self.auto_model, model, self.config, keep_head=self.head_kept)
+        net = models.load(self.auto_model, model, self.config, keep_head=self.head_kept)
+        self.limit = text.fit_positions(net, self.processor, self.limit)
+        return net
 
     def encode(self, rows: Rows, *, train: bool = False) -> Rows:
         """text (and text_pair) -> token ids, unpadded; label -> labels, by name."""

@@ -4,11 +4,15 @@ Everything is found from the model itself (attributes that transformers and timm
 of architectures. Names are those of `model.named_modules()`; of a PeftModel they are those of its base model.
 """
 
+import re
 from itertools import groupby
 
 import torch
 from torch import nn
 
+from hfft import safety
+from hfft.lookup import hint
+from hfft.messages import InputError
 from hfft.models import below, head_modules, unwrapped
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
@@ -157,3 +161,39 @@ def small_logits(model) -> torch.Tensor:
     for module, training in was_training.items():
         module.training = training
     return logits
+
+
+def spelt_out(option: str, given: dict, names: list[str]) -> dict:
+    """Entries with a regular expression for the end of a name -> entries with the ends that it matches."""
+    ends = list(dict.fromkeys(".".join(n.split(".")[i:]) for n in names for i in range(n.count(".") + 1)))
+    found: dict = {}
+    for entry, value in given.items():
+        hit = _matching(option, entry, ends)
+        if not hit:
+            near = hint(entry, {name.rpartition(".")[2] for name in names})
+            raise InputError(f"tuning: peft: {option}: {entry!r} matches no module.{near}")
+        plain = safety.PLAIN.fullmatch(entry)
+        found |= {name: value for name in ([entry] if plain else hit) if name not in found}
+    return found
+
+
+def matched(option: str, pattern: str, names: list[str]) -> list[str]:
+    """The names that a regular expression matches whole. Raises InputError where there is none, or no end of it."""
+    found = _matching(option, pattern, names)
+    if not found:
+        near = hint(pattern, {name.rpartition(".")[2] for name in names})
+        what = "matches the whole name of no module; a list of names matches their ends"
+        raise InputError(f"tuning: peft: {option}: the regular expression {pattern!r} {what}.{near}")
+    return found
+
+
+def _matching(option: str, pattern: str, names: list[str]) -> list[str]:
+    """The names that a regular expression matches whole, which is tried aside: some never come to an end."""
+    try:
+        re.compile(pattern)
+        return safety.matching(pattern, names)
+    except re.error as error:
+        raise InputError(f"tuning: peft: {option}: {pattern!r} is no regular expression: {error}") from error
+    except safety.Overrun as error:
+        what = f"the regular expression {pattern[:80]!r} {error}"
+        raise InputError(f"tuning: peft: {option}: {what}; write a list of names") from error

@@ -7,7 +7,6 @@ Library: https://github.com/huggingface/peft (0.21). Learning rates: `RATES`.
 
 import dataclasses
 import math
-import re
 import warnings
 
 from peft import PromptLearningConfig, get_peft_model
@@ -18,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from hfft.lookup import hint
 from hfft.messages import InputError, MachineError, announce, warn
 from hfft.models import below, head_modules
-from hfft.tuning.base import blocks, endings, keep_batchnorm_frozen, small_logits
+from hfft.tuning.base import blocks, endings, keep_batchnorm_frozen, matched, small_logits, spelt_out
 
 # Learning rate by method; those not listed take LoRA's. Measured for LoRA (r 8): MiniLM-L6, 1,920 rows of SST-2, 60
 # steps of 32: accuracy 0.52 at 2e-4 and 5e-4 (arXiv:2106.09685, GPT-3's and RoBERTa's), 0.76 at 1e-3. "Digits": best
@@ -309,34 +308,24 @@ def _fitting(method: str, options: dict, layers: dict[str, nn.Module]) -> dict:
 
 
 def _check_names(model, options: dict, heads: list[str]) -> None:
+    """Every name must match something. A regular expression becomes the list of names that it matches, so that what
+    is saved holds none: whoever loads it need not run one of somebody else's.
+    """
     names = [name for name, _ in model.named_modules() if name]
     for option in ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save"):
         given = options.get(option)
         outside = names if option == "modules_to_save" else [name for name in names if not below(name, heads)]
         if isinstance(given, str):
-            _check_pattern(option, given, outside)
+            options[option] = matched(option, given, outside)
         for entry in given if isinstance(given, (list, tuple, set)) else []:
             if not any(_ends(name, str(entry)) for name in outside):
                 head = " but the head, which trains whole" if any(_ends(name, str(entry)) for name in heads) else ""
                 near = hint(str(entry), {".".join(n.split(".")[-str(entry).count(".") - 1 :]) for n in outside})
                 raise InputError(f"tuning: peft: {option}: {entry!r} matches no module{head}.{near}")
     for option in ("rank_pattern", "alpha_pattern"):
-        for entry in options.get(option) or {}:
-            if not any(re.match(rf"(.*\.)?({entry})$", name) for name in names):
-                near = hint(entry, {name.rpartition(".")[2] for name in names})
-                raise InputError(f"tuning: peft: {option}: {entry!r} matches no module.{near}")
+        if options.get(option):
+            options[option] = spelt_out(option, options[option], names)
 
 
 def _ends(name: str, entry: str) -> bool:
     return name == entry or name.endswith("." + entry)
-
-
-def _check_pattern(option: str, pattern: str, names: list[str]) -> None:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"tuning: peft: {option}: {pattern!r} is no regular expression: {error}") from error
-    if not any(compiled.fullmatch(name) for name in names):
-        near = hint(pattern, {name.rpartition(".")[2] for name in names})
-        what = "matches the whole name of no module; a list of names matches their ends"
-        raise InputError(f"tuning: peft: {option}: the regular expression {pattern!r} {what}.{near}")
