@@ -35,7 +35,8 @@ def of(recipe, args, splits, model) -> dict[str, Any]:
     data_keys = {key: value for key, value in known.get("data", {}).items() if key not in ("path", "name", "revision")}
     train = {key: value for key, value in args.to_dict().items() if key not in HARMLESS}
     train = {key: value for key, value in train.items() if not key.startswith(HARMLESS_STARTS)}
-    stopping = {key: value for key, value in (recipe.train or {}).items() if key.startswith("early_stopping_")}
+    ours = ("early_stopping_patience", "early_stopping_threshold", "levers")  # of hfft, not of TrainingArguments
+    stopping = {key: value for key, value in (recipe.train or {}).items() if key in ours}
     found = {
         "task": known["task"],
         **{f"model.{key}": value for key, value in model_keys.items()},

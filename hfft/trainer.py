@@ -68,8 +68,12 @@ class Trainer(Seq2SeqTrainer):
 
     def train(self, *args, **kwargs):
         """As always, without what costs every step and gives nothing."""
-        with levers.lean():
-            return super().train(*args, **kwargs)
+        try:
+            with levers.lean():
+                return super().train(*args, **kwargs)
+        finally:
+            if hasattr(self.drawn_from, "_shutdown_workers"):  # else they wait for batches that are never asked for
+                self.drawn_from._shutdown_workers()
 
     # ---- the loss -------------------------------------------------------------------------------------------------
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
@@ -293,12 +297,7 @@ class Trainer(Seq2SeqTrainer):
         if saving.nothing_left(self):
             self.control.should_training_stop = True
             return
-        try:
-            super()._run_epoch(*args, **kwargs)
-        except BaseException:
-            if hasattr(self.drawn_from, "_shutdown_workers"):  # else they wait for batches that are never asked for
-                self.drawn_from._shutdown_workers()
-            raise
+        super()._run_epoch(*args, **kwargs)
 
     def _finalize_training(self, *args):
         if self.guard is not None:

@@ -1,10 +1,12 @@
 """Every test is offline and runs where no shared data is; those that need it say so in one line."""
 
 import atexit
+import logging
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -21,6 +23,22 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 atexit.register(shutil.rmtree, os.environ["HFFT_CACHE"], ignore_errors=True)
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory) -> Path:
+    """A folder with a short name: in a long one an error's line is cut where it has no room."""
+    return tmp_path_factory.mktemp("t")
+
+
+@pytest.fixture(autouse=True)
+def speech() -> Iterator[None]:
+    """Who speaks, and how much, is after a test as it was before: commands set up logging."""
+    logger = logging.getLogger("hfft")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    yield
+    logger.level, logger.propagate, logger.handlers[:] = before[0], before[1], before[2]
+    logger.manager._clear_cache()
 
 
 @pytest.fixture(scope="session")
