@@ -62,6 +62,8 @@ if __name__ == "__main__":
     parser.add_argument("--data", choices=SETS, nargs="*", default=list(SETS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--sides", choices=["official", "plain", "bare", "hfft"], nargs="*")
     args = parser.parse_args()
     for data in args.data:
-        tell(data, in_turns(sides(data, args.steps), args.repeats, allocator=["bare"]))
+        chosen = {name: words for name, words in sides(data, args.steps).items() if name in (args.sides or [name])}
+        tell(data, in_turns(chosen, args.repeats, allocator=["bare"]))

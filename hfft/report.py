@@ -69,6 +69,9 @@ def _resumed(args, folder: Path, exports: Sequence[Any]) -> Start:
         return Start(finished=True)
     checkpoint.clean(folder)
     found = checkpoint.newest(folder, best=args.load_best_model_at_end)
+    if found is None and (folder / LOCK).is_file() and not (folder / "metrics.json").exists():
+        announce(f"{folder}: this run was ended before its first checkpoint; it begins anew")
+        return Start(overwrite=True)
     if found is None:
         raise CheckpointError(f"train.output_dir: {args.output_dir!r} holds no checkpoint; start without --resume")
     known = checkpoint.about(found)

@@ -68,7 +68,8 @@ class Kills:
         run = place / "run"
         last = _last_whole(run)
         finished = (run / "metrics.json").exists()
-        codes, said = self.run(place, case, "--resume" if last else "--overwrite")
+        begun = (run / "run.lock.json").exists()
+        codes, said = self.run(place, case, *(["--resume"] if begun else ["--overwrite"] if run.exists() else []))
         assert codes == [0] * case[1], (codes, said)
         assert finished or not last or f"resumed from {run / f'checkpoint-{last}'}\n" in said, (last, said)
         assert survival.equal(run, whole / "run"), said

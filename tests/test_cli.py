@@ -76,6 +76,17 @@ def test_resume_without_a_checkpoint_is_one_line(files, tmp_path, capsys):
     assert "holds no checkpoint; start without --resume" in capsys.readouterr().err
 
 
+def test_a_run_that_was_ended_before_its_first_checkpoint_begins_anew_by_resume(run, files, tmp_path, capsys):
+    words = ["train", str(files / "recipe.yaml"), f"train.output_dir={tmp_path}", "--resume"]
+    for name in ("run.lock.json", "metrics.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    assert main([*words, "train.num_train_epochs=9"]) == 4  # a finished run without checkpoints is not removed
+    (tmp_path / "metrics.json").unlink()
+    assert main(words) == 0
+    assert "ended before its first checkpoint; it begins anew" in capsys.readouterr().err
+    assert (tmp_path / "metrics.json").is_file()
+
+
 def test_a_folder_that_is_not_empty_is_refused(run, files, capsys):
     assert main(["train", str(files / "recipe.yaml")]) == 2
     assert "is not empty; write --resume, --overwrite or another folder" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from transformers import (
 from benchmarks.plain.clock import WARM_UP
 from hfft.batches import parts
 
-PART = 32  # tokens that one more part costs, as in hfft/levers.py
+PART = 100  # tokens that one more part costs, as in hfft/levers.py
 
 
 def parse_args():
