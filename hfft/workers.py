@@ -107,4 +107,7 @@ def named() -> Iterator[None]:
         found = GONE.search(str(error))
         if found is None or isinstance(error, MachineError):
             raise
+        ended = next((watch.found for watch in list(_watches.values()) if watch.found is not None), None)
+        if ended is not None:  # by its watch, and torch has told so in the middle of a step
+            raise MachineError(f"{ended}; {ADVICE}") from error
         raise MachineError(GONE_LINE.format(found[1], f" ({found[2].strip()})" if found[2] else "")) from error
