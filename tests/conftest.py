@@ -31,6 +31,13 @@ def tmp_path(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("t")
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """The shortest: two of its paths have room in one line. It goes with the test."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(autouse=True)
 def speech() -> Iterator[None]:
     """Who speaks, and how much, is after a test as it was before: commands set up logging."""

@@ -8,7 +8,6 @@ Refused ones name the model, its file or the recipe's key; the others are used a
 import csv
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,13 +20,6 @@ from verdict import one_a_row, told
 
 ROOT = Path(__file__).resolve().parent.parent
 LORA = {"peft": {"peft_type": "LORA"}}
-
-
-@pytest.fixture
-def place():
-    """A folder of a short name: lines are cut in the middle where paths make them too long."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ Refused ones name their file; the others are used as they are meant, with the wa
 import io
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,13 +23,6 @@ from hfft.data import load_splits, read_rows
 from hfft.image import open_rgb
 
 BAD = "replace or remove the picture, or set data.on_bad_row: skip"
-
-
-@pytest.fixture
-def place():
-    """A folder of a short name: lines are cut in the middle where paths make them too long."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 @pytest.fixture(scope="module")
