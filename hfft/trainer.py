@@ -69,7 +69,7 @@ class Trainer(Seq2SeqTrainer):
     def train(self, *args, **kwargs):
         """As always, without what costs every step and gives nothing."""
         try:
-            with levers.lean():
+            with levers.lean(self):
                 return super().train(*args, **kwargs)
         finally:
             if hasattr(self.drawn_from, "_shutdown_workers"):  # else they wait for batches that are never asked for
@@ -113,7 +113,8 @@ class Trainer(Seq2SeqTrainer):
         """Where nothing is in shares or scaled in one pass: transformers and accelerate look at every weight thrice."""
         if self._sharded() or self.accelerator.scaler is not None:
             return super()._clip_grad_norm(model)
-        return torch.nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(trained, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
