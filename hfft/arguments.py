@@ -9,6 +9,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from hfft import launch, lookup
 from hfft.messages import InputError, MachineError, announce, first_line
+from hfft.metrics import LOWER_IS_BETTER
 
 # Ours, because they decide what a person gets; each can be set in `train`.
 DEFAULTS: dict[str, Any] = {
@@ -33,7 +34,7 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
             f"{recipe.where('train', 'metric_for_best_model')}: {best!r} is none of {', '.join(names)}."
             + lookup.hint(best, names)
         )
-    chosen |= {"metric_for_best_model": best, "greater_is_better": best != "loss"}
+    chosen |= {"metric_for_best_model": best, "greater_is_better": best not in LOWER_IS_BETTER}
     # Else the processes would not find each other, and bf16 would be refused.
     launch.find_anew()
     only_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
@@ -51,6 +52,20 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
             "them with torchrun, or write train.use_cpu=true"
         )
     return args
+
+
+def settle(args: Seq2SeqTrainingArguments, recipe, task) -> None:
+    """Judge checkpoints by the task's own metric, now that the data have told what the task is.
+
+    Raises InputError where the recipe names one that it does not have.
+    """
+    asked = (recipe.train or {}).get("metric_for_best_model")
+    best = str(asked or task.best_metric).removeprefix("eval_")
+    if best not in (*task.metric_names, "loss"):
+        names = ", ".join((*task.metric_names, "loss"))
+        where = recipe.where("train", "metric_for_best_model")
+        raise InputError(f"{where}: {best!r} is no metric of this problem; write one of {names}")
+    args.metric_for_best_model, args.greater_is_better = best, best not in LOWER_IS_BETTER
 
 
 def _need_deepspeed(asked: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hfft import cache as stored
 from hfft import compact, launch, shelf
+from hfft.messages import InputError
 
 WINDOW = 50  # global batches whose rows are sorted by length
 BLOCK = 1000  # rows that are encoded at a time: enough for every core, little enough to be small beside the rows
@@ -36,6 +37,7 @@ class EncodedRows(Dataset):
     augment: tuple[Callable[..., dict[str, list]], ...] = ()
     seed: int = 0
     train: bool = False
+    vary: Callable[[dict], dict] | None = None  # draws what is random in an encoded row
     kept: shelf.Shelf | None = None  # where encoded rows stay once they were read, if nothing in them is random
 
     def __len__(self) -> int:
@@ -49,10 +51,19 @@ class EncodedRows(Dataset):
         """Encoded rows with `row`, their place in the split, and `filler`."""
         batch = self._encoded(keys) if self.kept is None else self.kept.rows(keys, self._encoded)
         columns = list(batch.items())
-        return [
-            {name: values[i] for name, values in columns} | {"row": index, "filler": filler}
-            for i, (_, index, filler) in enumerate(keys)
-        ]
+        rows = [{name: values[i] for name, values in columns} for i in range(len(keys))]
+        if self.vary is not None:
+            rows = self._varied(rows, keys)
+        return [row | {"row": index, "filler": filler} for row, (_, index, filler) in zip(rows, keys, strict=True)]
+
+    def _varied(self, rows: list[dict], keys: list[Key]) -> list[dict]:
+        assert self.vary is not None
+        found = []
+        with undisturbed():
+            for row, (epoch, index, _) in zip(rows, keys, strict=True):
+                draw_from(self.seed, epoch, index)
+                found.append(self.vary(row))
+        return found
 
     def _encoded(self, keys: list[Key]) -> dict[str, list]:
         batch = self.rows[[index for _, index, _ in keys]]
@@ -246,10 +257,15 @@ def encoded(rows: datasets.Dataset, task, *, split: str, seed: int, augment=(), 
     """A split as the Trainer takes it: encoded once (text), or on access (pictures, and whatever is augmented).
 
     What is encoded once is encoded by the machine's first process for all, and with `cache` for later starts too.
+    What a task varies in its rows is the same in every evaluation.
     """
     train = split == "train"
     if task.lazy or (train and augment):
-        read = EncodedRows(rows, encode=task.encode, augment=tuple(augment), seed=seed, train=train)
+        if task.windows:
+            raise InputError("data.augment: this task cuts long rows into several, once and before; take the parts out")
+        read = EncodedRows(
+            rows, encode=task.encode, augment=tuple(augment), seed=seed if train else 0, train=train, vary=task.vary
+        )
         first = read._encoded([(0, 0, False)])  # a wrong option of an augmentation stops here, before training
         if cache and not augment:
             read.kept = shelf.shelf(len(rows), {name: values[0] for name, values in first.items()}, split)
@@ -260,8 +276,9 @@ def encoded(rows: datasets.Dataset, task, *, split: str, seed: int, augment=(), 
         return compact.gather(task.encode(rows[start : start + BLOCK], train=train) for start in starts)
 
     if not cache and launch.world_size() == 1:
-        return EncodedRows(encode(), seed=seed, train=train)
-    root = None if cache else launch.folder()
-    with launch.main_first(f"tokens-{split}"):
-        columns = stored.through(rows, task, split=split, encode=encode, root=root)
-    return EncodedRows(columns, seed=seed, train=train)
+        columns = encode()
+    else:
+        root = None if cache else launch.folder()
+        with launch.main_first(f"tokens-{split}"):
+            columns = stored.through(rows, task, split=split, encode=encode, root=root)
+    return EncodedRows(columns, seed=seed if train else 0, train=train, vary=task.vary)

@@ -9,9 +9,6 @@ import yaml
 
 from hfft import __version__, models
 
-# task -> (the Hub's name of it, the class that loads it)
-PIPELINES = {"image_classification": "image-classification", "text_classification": "text-classification"}
-
 
 def text(result, metrics: dict[str, Any]) -> str:
     """README.md of a run: front matter with a model-index, then how to load it, the figures and the recipe."""
@@ -72,7 +69,7 @@ def _has_base(result) -> bool:
 
 def _front(result, metrics: dict[str, Any]) -> dict[str, Any]:
     recipe = result.recipe
-    task = PIPELINES.get(recipe.task.name, recipe.task.name.replace("_", "-"))
+    task = result.task.pipeline_tag
     path = recipe.data.path if recipe.data else None
     dataset = path if isinstance(path, str) and _public(path) else "private"
     measured = [

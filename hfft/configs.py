@@ -165,7 +165,7 @@ def known_labels(model) -> list[str] | None:
     return label_names(load_config(model))
 
 
-def match_labels(config: PreTrainedConfig, train) -> tuple[list[str], list[int], bool]:
+def match_labels(config: PreTrainedConfig, train, column: str = "label") -> tuple[list[str], list[int], bool]:
     """(class names in the model's order, the model's index of each class of `train`, whether the head is kept).
 
     A checkpoint that already knows exactly these classes keeps its order and its head, whatever the data's order.
@@ -174,28 +174,35 @@ def match_labels(config: PreTrainedConfig, train) -> tuple[list[str], list[int],
     if train is None:
         names = known or [str(config.id2label[i]) for i in sorted(config.id2label)]
         return names, list(range(len(names))), True
-    names = list(train.features["label"].names)
+    names = classes_of(train.features[column])
     if known is not None and sorted(known) == sorted(names):
         announce(f"the checkpoint already has these {len(names)} classes: its head and their order are kept")
         return known, [known.index(name) for name in names], True
     return names, list(range(len(names))), False
 
 
-def places(names: list[str], rows) -> list[int]:
+def places(names: list[str], rows, column: str = "label") -> list[int]:
     """The model's index of each class of `rows`. Raises InputError for a class that the model does not have."""
-    if "label" not in rows.features:
+    if column not in rows.features:
         return list(range(len(names)))
-    unknown = [name for name in rows.features["label"].names if name not in names]
+    given = classes_of(rows.features[column])
+    unknown = [name for name in given if name not in names]
     if unknown:
         raise InputError(f"label {unknown[0]!r} is none of the model's classes." + lookup.hint(unknown[0], names))
-    return [names.index(name) for name in rows.features["label"].names]
+    return [names.index(name) for name in given]
 
 
-def set_labels(config: PreTrainedConfig, names: list[str]) -> None:
-    """Write the class names where transformers and timm look for them."""
+def classes_of(feature: Any) -> list[str]:
+    """The names in a label's feature: of a ClassLabel, of a list of them, or of {target: number}."""
+    feature = getattr(feature, "feature", feature)
+    return list(feature if isinstance(feature, dict) else feature.names)
+
+
+def set_labels(config: PreTrainedConfig, names: list[str], problem: str | None = None) -> None:
+    """Write the class names, and the kind of problem, where transformers and timm look for them."""
     config.num_labels = len(names)
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
     if config.model_type == "timm_wrapper":
         config.label_names = list(names)
-    config.problem_type = None
+    config.problem_type = problem

@@ -29,11 +29,11 @@ SAMPLE = 1 << 16  # bytes of each weight that are hashed
 
 
 def of(recipe, args, splits, model) -> dict[str, Any]:
-    """{key: value} of all that decides what is trained, by the recipe's own names."""
+    """{key: value} of all that decides what is trained, by the recipe's own names. `args` are None where nothing is."""
     known = recipe.to_dict()
     model_keys = {key: value for key, value in known.get("model", {}).items() if key not in ("name", "revision")}
     data_keys = {key: value for key, value in known.get("data", {}).items() if key not in ("path", "name", "revision")}
-    train = {key: value for key, value in args.to_dict().items() if key not in HARMLESS}
+    train = {} if args is None else {key: value for key, value in args.to_dict().items() if key not in HARMLESS}
     train = {key: value for key, value in train.items() if not key.startswith(HARMLESS_STARTS)}
     ours = ("early_stopping_patience", "early_stopping_threshold", "levers")  # of hfft, not of TrainingArguments
     stopping = {key: value for key, value in (recipe.train or {}).items() if key in ours}

@@ -5,13 +5,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from hfft import lookup
 from hfft.messages import InputError, announce
-from hfft.reading import columns, fingerprint, holdout, inputs, memory, readers
+from hfft.reading import columns, fingerprint, holdout, inputs, memory, readers, truths
 from hfft.reading.checks import Checked, check
+from hfft.reading.columns import TEXTS
 from hfft.reading.source import Source, from_malloc, is_text, plural
 
 CHECKED = 20_000  # pictures that are decoded before training starts
@@ -48,21 +49,21 @@ def load_splits(
     `splits` are further ones to give in `others`, by name. Up to `check_limit` pictures are decoded (None: all).
     Raises InputError with a line for each bad row (at most 20), unless data.on_bad_row is "skip".
     """
-    data = complete(data)
+    data = complete(data, task)
     sources = read_sources(data, task, data_in_memory)
     train, held_out = holdout.choose_splits(data, {name: len(source) for name, source in sources.items()})
-    asked = [name for name in splits if held_out is not None or name != CARVED]
-    also = [holdout.named(name, sources, "splits") for name in asked]
+    also = [holdout.named(name, sources, "splits") for name in splits if held_out is not None or name != CARVED]
     wanted = list(dict.fromkeys([train, *([held_out] if held_out else []), *also]))
-    picked = pick_columns(data, task, {name: sources[name] for name in wanted}, train)
+    task.meet(sources[train], data)
+    picked, kind = pick_columns(data, task, {name: sources[name] for name in wanted}, train), truths.of(task)
     chosen = {name: parts.split("\n") for name, parts in picked[train].origin.items()}
     read = {"columns": chosen, "rows_read": {name: len(source) for name, source in picked.items()}}
-    checked, classes, dropped = check(data, picked, check_limit)
+    checked, names, dropped = check(data, picked, check_limit, kind)
     del sources, picked  # what `carve` parts is then held once
     if held_out is None and data.eval_size:
-        checked, held_out = carve(checked, train, data.eval_size, seed), CARVED
-    holdout.warn_of_copies({name: (part.keys, part.names) for name, part in checked.items()}, train)
-    rows = {name: to_dataset(part, classes) for name, part in checked.items()}
+        checked, held_out = carve(checked, train, data.eval_size, seed, kind), CARVED
+    holdout.warn_of_copies({name: (part.keys, part.truth) for name, part in checked.items()}, train)
+    rows = {name: to_dataset(part, kind, names) for name, part in checked.items()}
     prints = {name: dataset._fingerprint for name, dataset in rows.items()}
     rows[train], filtered = apply_filters(rows[train], data.filters)
     report = {
@@ -76,9 +77,10 @@ def load_splits(
     return Splits(rows[train], rows.get(held_out) if held_out else None, others, report, dropped)
 
 
-def complete(data: Any) -> Any:
+def complete(data: Any, task: Any) -> Any:
     """The section with every attribute that this layer reads, also when there is none (data in memory)."""
-    return SimpleNamespace(**{key: getattr(data, key, default) for key, default in DEFAULTS.items()})
+    given = {key: getattr(data, key, default) for key, default in DEFAULTS.items()}
+    return SimpleNamespace(**given, truth_options=task.truth_options)
 
 
 def wants(task: Any, column: str) -> bool:
@@ -104,11 +106,14 @@ def pick_columns(data: Any, task: Any, sources: dict[str, Source], train: str) -
     return {name: columns.pick(source, chosen, name, train) for name, source in sources.items()}
 
 
-def carve(checked: dict[str, Checked], train: str, share: float, seed: int) -> dict[str, Checked]:
+def carve(
+    checked: dict[str, Checked], train: str, share: float, seed: int, kind: ModuleType | None
+) -> dict[str, Checked]:
     """Take the held-out split from the training rows."""
     part = checked[train]
-    chosen = holdout.carve(part.keys, part.names, share, seed)
-    by_class = ", a share of each class" if part.names else ""
+    strata = None if kind is None else kind.strata(part.truth)
+    chosen = holdout.carve(part.keys, strata, share, seed)
+    by_class = ", a share of each class" if strata else ""
     announce(
         f"eval: {plural(len(chosen), 'row')} of {len(part.source):,} held out of '{train}'{by_class}, seed {seed} "
         "(no eval split; set data.eval or data.eval_size)"
@@ -117,23 +122,23 @@ def carve(checked: dict[str, Checked], train: str, share: float, seed: int) -> d
     return {**checked, train: rest, CARVED: held_out}
 
 
-def to_dataset(part: Checked, classes: list[str] | None) -> Any:
-    """Canonical columns and "row" as a datasets.Dataset, its fingerprint made of its content."""
+def to_dataset(part: Checked, kind: ModuleType | None, names: list[str] | None) -> Any:
+    """Canonical columns and "row" as a datasets.Dataset, its fingerprint made of its content.
+
+    `names` are the classes of `kind`, the rows' truth.
+    """
     import pyarrow as pa
-    from datasets import ClassLabel, Dataset, DatasetInfo, Features, Image, Value
+    from datasets import Dataset, DatasetInfo, Features, Image, Value
 
     arrays: dict[str, Any] = {}
     known: dict[str, Any] = {"row": Value("int64")}
+    truth = {} if kind is None or part.truth is None else {kind.COLUMN: part.truth}
     for name, values in part.source.columns.items():
-        if name == "label" and part.names is not None and classes is not None:
-            ids = {label: i for i, label in enumerate(classes)}
-            arrays[name], known[name] = (
-                pa.array([ids[label] for label in part.names], pa.int64()),
-                ClassLabel(names=classes),
-            )
+        if kind is not None and name in truth:
+            arrays[name], known[name] = kind.column(part.truth, names)
         elif name == "image":
             arrays[name], known[name] = values, Image(decode=False)
-        elif name in ("text", "text_pair"):
+        elif name in TEXTS:
             arrays[name], known[name] = strings(values), Value("string")
         else:
             arrays[name] = pa.array(values) if isinstance(values, list) else values
@@ -141,7 +146,7 @@ def to_dataset(part: Checked, classes: list[str] | None) -> Any:
     arrays["row"] = pa.array(part.source.index, pa.int64())
     table = pa.table(arrays)
     features = Features({**Features.from_arrow_schema(table.schema.remove_metadata()), **known})
-    print_of_rows = fingerprint.of_rows(part.source, part.names, part.keys, classes)
+    print_of_rows = fingerprint.of_rows(part.source, truth, part.keys, names)
     return Dataset(table, info=DatasetInfo(features=features), fingerprint=print_of_rows)
 
 
@@ -181,12 +186,14 @@ def read_rows(
     """Rows to predict -> canonical columns and "row"; every bad row stops, for each row wants an answer.
 
     A file, a folder, one picture, sys.stdin (JSON lines), a string, or a list, DataFrame or Dataset in memory.
-    Without `need_truth` no label is read. With it "label" is a ClassLabel of `label_names` (a label that is none of
-    them stops, with its row), or of the classes that occur. `trained` are the columns that the run was trained on
+    Without `need_truth` no truth is read. With it its names are `label_names` (one that is none of them stops, with
+    its row), or those that occur. `trained` are the columns that the run was trained on
     (report["columns"]): an optional one is then either needed or not read.
     """
-    data = complete(data)
-    wanted = [name for name in task.columns if need_truth or name.rstrip("?") != "label"]
+    data = complete(data, task)
+    kind = truths.of(task)
+    named = task.columns if need_truth or task.answered is None else task.answered
+    wanted = [name for name in named if need_truth or name.rstrip("?") not in truths.columns()]
     if trained is not None:
         wanted = [name.rstrip("?") for name in wanted if not name.endswith("?") or name.rstrip("?") in trained]
         data.columns = data.columns | {name: parts for name, parts in trained.items() if parts != [name]}
@@ -196,5 +203,5 @@ def read_rows(
     if not need_truth:
         inputs.without_labels(source, data.columns, trained)
     source = columns.pick(source, columns.choose(data, wanted, source), "input", "input")
-    checked, classes = inputs.check_inputs(data, source, label_names)
-    return to_dataset(checked, classes)
+    checked, names = inputs.check_inputs(data, source, kind, label_names)
+    return to_dataset(checked, kind, names)

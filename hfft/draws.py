@@ -63,7 +63,9 @@ class StreamRows(Dataset):
 
     def __init__(self, stream: Stream, task, *, seed: int, augment: Sequence[Callable] = ()):
         self.stream, self.task = stream, task
-        self.inner = EncodedRows(Columns(), encode=task.encode, augment=tuple(augment), seed=seed, train=True)
+        self.inner = EncodedRows(
+            Columns(), encode=task.encode, augment=tuple(augment), seed=seed, train=True, vary=task.vary
+        )
         self.num_rows, self.global_batch, self.order_seed, self.strategy = 0, 1, seed, "random"
         self._restart()
         self.last: Told | None = None

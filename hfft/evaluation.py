@@ -49,7 +49,7 @@ def evaluate(result, rows, *, batch_size: int = 64, trust_code: bool = False, wa
     if result.recipe.metrics and not trust_code:
         announce(f"left out without --trust-code, because they run code: {', '.join(result.recipe.metrics)}")
     names = result.recipe.metrics if trust_code else []
-    named = metrics.named(names, trainer.columns["prediction"], trainer.columns["label"])
+    named = metrics.named(names, trainer.columns)
     return {**values, **named, "rows": len(rows), **trainer.details}
 
 

@@ -145,6 +145,7 @@ def _check_arguments(trainer: Trainer) -> None:
     reasons = {
         "the rows are a stream": stream,
         "augmentation changes the rows in each epoch": bool(getattr(rows, "augment", ())),
+        "something in its rows is drawn anew in each epoch": getattr(rows, "vary", None) is not None,
         "its rows are seen less than twice": epochs < 2,
         "FSDP or DeepSpeed splits the model": trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
         "one process drives several GPUs": args.n_gpu > 1,

@@ -23,7 +23,9 @@ def joined(kept: list[tuple], num_rows: int) -> tuple[float, float, dict[str, An
     assert np.array_equal(places[back], np.arange(num_rows)), "evaluation must see each row exactly once"
     columns: dict[str, Any] = {}
     for name, first in seen[0][1].items():
-        if np.ndim(first[0]) == 0:  # one number a row; anything else stays a list of what each row has
+        if len({np.shape(found[name])[1:] if isinstance(first, np.ndarray) else name for _, found in seen}) == 1 and (
+            isinstance(first, np.ndarray) or np.ndim(first[0]) == 0
+        ):  # as many numbers in every row; anything else stays a list of what each row has
             columns[name] = np.concatenate([found[name] for _, found in seen])[back]
         else:
             values = [value for _, found in seen for value in found[name]]

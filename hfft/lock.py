@@ -14,14 +14,14 @@ NAME = ".lock"
 
 
 @contextmanager
-def held(folder: str | Path) -> Iterator[None]:
+def held(folder: str | Path, called: str = "train.output_dir") -> Iterator[None]:
     """No other process writes into `folder` while the block runs; one that is made for it and stays empty goes again.
 
-    Raises InputError naming the process that holds it. On a disk without locks it warns and goes on.
+    `called` is the key that names the folder. Raises InputError naming the process that holds it. On a disk without locks it warns and goes on.
     """
     folder = Path(folder)
-    made = _make(folder)
-    handle = _taken(folder / NAME)
+    made = _make(folder, called)
+    handle = _taken(folder / NAME, called)
     try:
         yield
     finally:
@@ -32,19 +32,19 @@ def held(folder: str | Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _make(folder: Path) -> bool:
+def _make(folder: Path, called: str) -> bool:
     if folder.is_dir():
         return False
     if folder.exists():
-        raise InputError(f"train.output_dir: {str(folder)!r} is a file; name a folder")
+        raise InputError(f"{called}: {str(folder)!r} is a file; name a folder")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise MachineError(f"train.output_dir: {str(folder)!r} cannot be made: {error.strerror}") from error
+        raise MachineError(f"{called}: {str(folder)!r} cannot be made: {error.strerror}") from error
     return True
 
 
-def _taken(path: Path):
+def _taken(path: Path, called: str):
     """The open file that holds the lock. Of POSIX's kind: loader processes do not inherit it and outlive the run."""
     try:
         import fcntl
@@ -54,12 +54,12 @@ def _taken(path: Path):
         try:
             handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - it is held open
         except OSError as error:
-            where = f"train.output_dir: {str(path.parent)!r}"
+            where = f"{called}: {str(path.parent)!r}"
             raise MachineError(f"{where} cannot be written: {error.strerror}; name another folder") from error
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            raise InputError(f"train.output_dir: {str(path.parent)!r} is in use by {_holder(path)}") from error
+            raise InputError(f"{called}: {str(path.parent)!r} is in use by {_holder(path)}") from error
         except OSError as error:
             handle.close()
             warn(f"{path.parent}: this disk has no locks ({error.strerror}); let no other run write there")

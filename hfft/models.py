@@ -75,15 +75,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _new_keys(info: dict) -> list[str]:
+def _new_keys(info: dict, net: PreTrainedModel) -> list[str]:
+    """Weights that are one (tied ones) have one name."""
     mismatched = [key[0] if isinstance(key, tuple | list) else key for key in info["mismatched_keys"]]
-    return sorted({*info["missing_keys"], *mismatched})
+    every, own = (dict(net.named_parameters(remove_duplicate=once)) for once in (False, True))
+    return sorted({*info["missing_keys"], *mismatched} - (every.keys() - own.keys()))
 
 
 def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> list[str]:
     """The names of the new weights."""
-    new, head = _new_keys(info), head_modules(net)
-    allowed = [*head, *(n for n, _ in net.named_modules() if n.split(".")[-1] == "pooler")]
+    new, head = _new_keys(info, net), head_modules(net)
+    allowed = [*head, *(n for n, _ in net.named_modules() if n.split(".")[-1] == "pooler"), *_output_biases(net)]
     wrong = [key for key in new if not below(key, allowed)]
     if wrong:
         raise InputError(
@@ -96,6 +98,13 @@ def _check_new_weights(name: str, net: PreTrainedModel, info: dict) -> list[str]
     if left:
         announce(f"{len(left)} weights of the checkpoint are not used ({', '.join(left[:3])}{', …' * (len(left) > 3)})")
     return new
+
+
+def _output_biases(net: PreTrainedModel) -> list[str]:
+    """Names of the bias of a masked language model's output embeddings, which may start at zero."""
+    output = net.get_output_embeddings() if hasattr(net, "get_output_embeddings") else None
+    bias = getattr(output, "bias", None)
+    return [name for name, each in net.named_parameters(remove_duplicate=False) if bias is not None and each is bias]
 
 
 def below(name: str, parents) -> bool:
@@ -170,7 +179,7 @@ def head_modules(model) -> list[str]:
 
     transformers: the children outside the backbone (`base_model_prefix`), so BERT's pooler, which is pretrained and
     inside, is none. timm in TimmWrapper: what `get_classifier` gives. A language model's output embeddings are
-    pretrained with it and no task head.
+    pretrained with it and no task head; what a masked one has before them is.
     """
     model = unwrapped(model)
     if hasattr(model, "timm_model"):
@@ -181,11 +190,30 @@ def head_modules(model) -> list[str]:
     if not backbone:
         return []
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return [
-        name
-        for name, child in children.items()
-        if name not in backbone and any(True for _ in child.parameters()) and output not in list(child.modules())
-    ]
+    beside = {name: child for name, child in children.items() if name not in backbone}
+    return [each for name, child in beside.items() for each in _apart_from(output, child, name)]
+
+
+def _apart_from(output, module, name: str) -> list[str]:
+    """The module's name if it has parameters; where the output embeddings lie inside, the modules beside these."""
+    if module is output or not any(True for _ in module.parameters()):
+        return []
+    if output is None or output not in list(module.modules()):
+        return [name]
+    inside = module.named_children()
+    return [each for key, child in inside for each in _apart_from(output, child, f"{name}.{key}")]
+
+
+def output_layer(model, outputs: int) -> torch.nn.Linear | None:
+    """The head's last linear layer with so many outputs, the copy that is trained; None where there is none."""
+    net, heads = unwrapped(model), head_modules(model)
+    found = {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == outputs and below(name, heads)
+    }
+    trained = {name: module for name, module in found.items() if ".modules_to_save." in f".{name}."}
+    return next(reversed((trained or found).values()), None)
 
 
 def _timm_head(timm_model) -> list[str]:
@@ -255,10 +283,10 @@ def load_weights(net, folder: str | Path) -> None:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-        if not _new_keys(info):
+        if not _new_keys(info, net):
             net.load_state_dict(saved.state_dict())
             return
-        why = f"{_new_keys(info)[0]} is missing or of another shape"
+        why = f"{_new_keys(info, net)[0]} is missing or of another shape"
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         why = adapters.problem(error)
     raise CheckpointError(f"{folder}: its weights do not fit this model ({why}); start anew with --overwrite")

@@ -28,6 +28,7 @@ from hfft import (
     workers,
 )
 from hfft.evaluation import evaluate
+from hfft.extract import extract
 from hfft.guard import Guard
 from hfft.messages import HfftError, InputError, announce, first_line, is_main_process
 from hfft.once import splits_of
@@ -53,9 +54,9 @@ def finetune(
     `allow_change`: keys such as "train.learning_rate" that may differ from the run that is resumed.
     """
     with Guard() as guard, ExitStack() as until_the_end:
-        recipe = Recipe.of(recipe)
-        recipe.require("model", *([] if data is not None else ["data"]))
-        task = lookup.call("tasks", recipe.task)
+        recipe, task = begun(recipe, data)
+        if not task.trains:
+            return extract(recipe, task, data, guard, resume=resume, overwrite=overwrite)
         args = arguments.training_arguments(recipe, task)
         levers.keep_memory(levers.allowed(recipe.train), args.device)
         until_the_end.enter_context(heartbeat.beating(args.ddp_timeout, lambda: guard.step))
@@ -81,10 +82,20 @@ def finetune(
         return finish(recipe, trainer, splits, guard)
 
 
+def begun(recipe: Recipe | Mapping[str, Any] | str | Path, data: Any) -> tuple[Recipe, Any]:
+    """The recipe, whole as far as it is needed, and its task."""
+    recipe = Recipe.of(recipe)
+    recipe.require("model", *([] if data is not None else ["data"]))
+    return recipe, lookup.call("tasks", recipe.task)
+
+
 def finish(recipe: Recipe, trainer, splits, guard) -> Result:
     """Save what was trained, read it back, measure and export that; a signal ends it between two of these."""
     folder = Path(trainer.args.output_dir)
+    trainer.task.finished(trainer.net())
     models.save_final(trainer.net(), trainer.task.processor, folder, weights=trainer.gathered())
+    if is_main_process():
+        trainer.task.save(folder)
     guard.check(trainer)
     # its code was trusted when the recipe was read
     result = load(together.readable(folder, without=UNREAD), trust_code=True)
@@ -135,6 +146,7 @@ def fitted(recipe: Recipe, task, args, splits) -> Trainer:
     allowed = levers.allowed(recipe.train)
     task.uint8 = allowed.uint8
     task.setup(recipe.model, splits.train)
+    arguments.settle(args, recipe, task)
     model, loss = task.load_model(recipe.model), task.loss
     before = dict(model.state_dict())
     for part in recipe.tuning:

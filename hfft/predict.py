@@ -47,17 +47,19 @@ class Result:
         answers: list[dict[str, Any]] = []
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            encoded = self.task.encode({name: values for name, values in batch.items() if name != "row"})
+            encoded = self.task.encode(batch | {"row": list(range(len(batch["row"])))})
             inputs = self.task.collate(
                 [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
             )
-            with torch.inference_mode():
-                placed = {name: value.to(self.model.device) for name, value in inputs.items()}
-                outputs = self.model(**self.task.prepare(placed))
-            found = self.task.decode(outputs, batch)
+            found = self.task.decode(self._outputs(inputs), batch, inputs)
             places = [{"row": row, **_path(batch, i)} for i, row in enumerate(batch["row"])]
             answers.extend(place | answer for place, answer in zip(places, found, strict=True))
         return [_top(answer, top_k) for answer in answers]
+
+    def _outputs(self, inputs: dict[str, Any]) -> Any:
+        placed = {k: value.to(self.model.device) if torch.is_tensor(value) else value for k, value in inputs.items()}
+        with torch.inference_mode():
+            return self.task.forward(self.model, self.task.prepare(placed))
 
 
 def _path(batch: dict[str, list], i: int) -> dict[str, str]:
@@ -99,7 +101,9 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
     section = ModelSection(name=str(base), trust_remote_code=remote_code, trusted=trust_code)
     task = lookup.call("tasks", Part(recipe.task.name, recipe.task.options))
     task.setup(section)
-    metrics = folder / "metrics.json"
+    metrics = json.loads(path.read_text()) if (path := folder / "metrics.json").is_file() else {}
+    if metrics.get("tuned"):
+        task.tuned = metrics["tuned"]
     return Result(
         model=_load_model(folder, section, task).to(
             torch.accelerator.current_accelerator(check_available=True) or "cpu"
@@ -107,7 +111,7 @@ def load(folder: str | Path, *, trust_code: bool = False) -> Result:
         task=task,
         recipe=recipe,
         folder=folder,
-        metrics=json.loads(metrics.read_text()) if metrics.is_file() else {},
+        metrics=metrics,
     )
 
 

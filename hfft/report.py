@@ -41,7 +41,7 @@ def start(args, recipe, *, resume: bool, overwrite: bool) -> Start:
     folder = Path(args.output_dir)
     for what, place in (("train.output_dir", folder), ("the cache", safety.cache_folder())):
         safety.warn_if_open(what, place)
-    if launch.attempt() and _read(folder / LOCK).get("launch") == launch.identity():
+    if launch.attempt() and read(folder / LOCK).get("launch") == launch.identity():
         checkpoint.clean(folder)
         resume = bool(checkpoint.steps(folder)) or _finished(args, folder)
         overwrite = not resume
@@ -64,7 +64,7 @@ def _resumed(args, folder: Path, exports: Sequence[Any]) -> Start:
     if _finished(args, folder):
         left = ", ".join(part.name for part in exports if not exported(folder, part))
         todo = f"only to export is left ({left})" if left else "nothing to do"
-        steps = _read(folder / "metrics.json")["train"]["steps"]
+        steps = read(folder / "metrics.json")["train"]["steps"]
         announce(f"{todo}: this run finished at step {steps}; --overwrite starts anew ({folder})")
         return Start(finished=True)
     checkpoint.clean(folder)
@@ -89,26 +89,26 @@ def _resumed(args, folder: Path, exports: Sequence[Any]) -> Start:
             "other random numbers in dropout"
         )
     announce(f"resumed from {found}")
-    return Start(found, commit=_read(folder / LOCK).get("model", {}).get("commit"))
+    return Start(found, commit=read(folder / LOCK).get("model", {}).get("commit"))
 
 
 def _finished(args, folder: Path) -> bool:
     """Whether metrics.json, which is written last, is there and no more steps are asked for than at that time."""
-    asked = _read(folder / LOCK).get("train", {})
+    asked = read(folder / LOCK).get("train", {})
     same = all(asked.get(name) == getattr(args, name) for name in ("num_train_epochs", "max_steps"))
-    return same and bool(_read(folder / "metrics.json"))
+    return same and bool(read(folder / "metrics.json"))
 
 
 def exported(folder: str | Path, part) -> bool:
     """Whether this export of a finished run has been done."""
-    return _label(part) in _read(Path(folder) / EXPORTED).get("done", [])
+    return _label(part) in read(Path(folder) / EXPORTED).get("done", [])
 
 
 def note_export(folder: str | Path, part) -> None:
     """Remember it, so that a run that is stopped between two exports does not repeat the first."""
     path = Path(folder) / EXPORTED
     path.parent.mkdir(exist_ok=True)
-    _write(path, {"done": [*_read(path).get("done", []), _label(part)]})
+    write(path, {"done": [*read(path).get("done", []), _label(part)]})
 
 
 def _label(part) -> str:
@@ -142,21 +142,29 @@ def write_lock(recipe, splits, args, *, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("metrics.json", EXPORTED, checkpoint.MANIFEST, seal.SIGNATURE):  # of a run that was finished
         (folder / name).unlink(missing_ok=True)
+    more = {
+        "machine": {"processor": platform.machine(), "device": str(args.device)},
+        "world_size": args.world_size,
+        "seed": args.seed,
+        "train": {name: value for name, value in args.to_dict().items() if not name.startswith(("hub", "push"))},
+    }
+    write_facts(folder, recipe, splits, more)
+
+
+def write_facts(folder: Path, recipe, splits, more: dict[str, Any]) -> None:
+    """recipe.yaml, run.lock.json with `more` in it, dropped.jsonl."""
     recipe.save(folder / "recipe.yaml")
     lock = {
         "hfft": __version__,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"processor": platform.machine(), "device": str(args.device)},
-        "world_size": args.world_size,
         "launch": launch.identity(),
-        "seed": args.seed,
         "data": splits.report,
         "model": {"name": recipe.model.name, "commit": origin.commit(recipe.model)},
-        "train": {name: value for name, value in args.to_dict().items() if not name.startswith(("hub", "push"))},
+        **more,
     }
-    _write(folder / LOCK, lock)
+    write(folder / LOCK, lock)
     _write_dropped(folder, splits.dropped)
 
 
@@ -182,8 +190,10 @@ def write_metrics(result, found: dict[str, Any], splits, trainer) -> dict[str, A
         "data": splits.report,
         "integrity": _integrity(splits.report, trainer),
     }
+    if tuned := getattr(result.task, "tuned", None):
+        metrics["tuned"] = tuned
     if is_main_process():
-        _write(result.folder / "metrics.json", metrics)
+        write(result.folder / "metrics.json", metrics)
         (result.folder / "README.md").write_text(redacted(card.text(result, metrics)), encoding="utf-8")
         seal.seal(result.folder)
         tell(metrics)
@@ -219,15 +229,15 @@ def tell(metrics: dict[str, Any]) -> None:
     announce("result: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()))
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: what is there decides whether a run has finished."""
+def write(path: Path, content: dict[str, Any]) -> None:
+    """A JSON file, whole or not at all: what is there decides whether a run has finished."""
     aside = path.with_name(checkpoint.ASIDE + path.name)
     aside.write_text(redacted(json.dumps(content, indent=2, ensure_ascii=False, default=str)) + "\n", encoding="utf-8")
     os.replace(aside, path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What `_write` left; nothing where there is no such file, or a damaged one."""
+def read(path: Path) -> dict[str, Any]:
+    """What `write` left; nothing where there is no such file, or a damaged one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

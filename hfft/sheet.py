@@ -42,7 +42,7 @@ def write(trainer, rows, folder: str | Path) -> Path:
     if hasattr(encoded, "held"):  # a stream's first rows
         encoded = encoded.held(places)
         rows, places = encoded.rows, list(encoded.rows.rows)
-    canonical = rows[places]
+    canonical = rows[_sources(encoded, rows, places)]
     views = [_view(trainer, replace(encoded, augment=()), places, canonical, 0)]
     if encoded.augment:
         views += [_view(trainer, encoded, places, canonical, epoch) for epoch in range(EPOCHS)]
@@ -58,6 +58,15 @@ def write(trainer, rows, folder: str | Path) -> Path:
         contact_sheet([[picture for picture, _ in view] for view in views], heads, sides).save(path)
     announce(f"check: what the model will see of {len(places)} training rows: {path}")
     return path
+
+
+def _sources(encoded, rows, places: list[int]) -> list[int]:
+    """The canonical rows that these encoded ones were made of: others where a long row was cut into several."""
+    found = {} if encoded.encode is not None else encoded.rows[places]
+    if "source_row" not in found:
+        return places
+    where = {row: place for place, row in enumerate(rows["row"])}
+    return [where[int(row)] for row in found["source_row"]]
 
 
 def _view(trainer, encoded, places: list[int], canonical: dict[str, list], epoch: int) -> list[tuple[Any, str]]:

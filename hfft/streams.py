@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from hfft import data as whole
 from hfft import launch
 from hfft.data import Splits, complete, to_dataset, wants
 from hfft.messages import InputError, announce, silently
-from hfft.reading import columns, feeds, holdout, readers, sieve
+from hfft.reading import columns, feeds, holdout, readers, sieve, truths
 from hfft.reading.feeds import PART, Feed
 from hfft.reading.sieve import Pass, Sieve
 from hfft.reading.source import File, Source, plural
@@ -52,10 +53,9 @@ class Stream:
 
     @property
     def features(self) -> dict[str, Any]:
-        """The label's classes, as a Dataset's features tell them."""
-        from datasets import ClassLabel
-
-        return {} if self.sieve.classes is None else {"label": ClassLabel(names=self.sieve.classes)}
+        """That of the truth, as a Dataset's features tell it."""
+        kind = self.sieve.kind
+        return {} if kind is None else {kind.COLUMN: kind.column([], self.sieve.classes)[1]}
 
     def __len__(self) -> int:
         raise InputError("data.load.streaming: a part of this recipe asks how many training rows there are; " + INSTEAD)
@@ -73,7 +73,7 @@ class Stream:
 
     def blocks(self, order: random.Random | None) -> Iterator[tuple[int, list[Row], list[dict]]]:
         """(rows read, the good ones, a record for each dropped one) a block at a time; `order` draws files' order."""
-        ids = {name: i for i, name in enumerate(self.sieve.classes or ())}
+        kind = self.sieve.kind
         for block in self.feed.blocks(self.sieve.columns, order):
             if (block.index <= self.held).any():
                 block = block.take(np.flatnonzero(block.index > self.held))
@@ -85,8 +85,8 @@ class Stream:
                 record["row"] &= (1 << PART) - 1
             source = checked.source
             cells = {name: source.values(name) for name in source.columns}
-            if checked.names is not None:
-                cells["label"] = [ids[name] for name in checked.names]
+            if kind is not None:
+                cells[kind.COLUMN] = kind.column(checked.truth, self.sieve.classes)[0].to_pylist()
             rows = [dict(zip(cells, values, strict=True)) for values in zip(*cells.values(), strict=True)]
             places = zip(source.index.tolist(), rows, source.file_ids, source.numbers.tolist(), strict=True)
             good = [Row(number, row, source.files[file], line) for number, row, file, line in places]
@@ -111,12 +111,15 @@ def load_splits(
     """
     if not getattr(data, "load", {}).get("streaming"):
         return whole.load_splits(data, task, seed=seed, data_in_memory=data_in_memory, splits=splits, **limit)
-    data = complete(data)
+    data = complete(data, task)
     refuse_filters(data)
     found = feeds.find(data, pictures=wants(task, "image"), in_memory=data_in_memory)
     train, held_out = holdout.choose_splits(data, dict.fromkeys(found, 0))
     feed = feeds.open_feed(found[train])
     head = next(feed.blocks())
+    task.meet(head, data)
+    if task.windows:
+        raise InputError("data.load.streaming: this task cuts long rows into several, " + INSTEAD)
     rules = Sieve(data, train, columns.choose(data, task.columns, head), None)
     stream = Stream(feed, rules, buffer_size=buffer_size(data, head, rules, feed))
     parts: dict[str, Source] = {}
@@ -127,8 +130,8 @@ def load_splits(
         if name not in parts:
             name = holdout.named(name, found, "splits")
             parts[name] = readers.concatenate(list(raw(feeds.open_feed(found[name]), rules)))
-    if wants(task, "label"):
-        learn_classes(stream, head, label_names)
+    if kind := truths.of(task):
+        learn_classes(stream, kind, head, label_names)
     return finished(stream, parts, held_out, splits)
 
 
@@ -186,16 +189,18 @@ def hold_out(stream: Stream, train: str, data: Any) -> Source:
     return readers.concatenate(blocks)
 
 
-def learn_classes(stream: Stream, head: Source, label_names: Callable[[], list[str] | None]) -> None:
-    """Put the classes into the stream's sieve."""
+def learn_classes(stream: Stream, kind: ModuleType, head: Source, label_names: Callable[[], list[str] | None]) -> None:
+    """Put the kind of truth and its classes, if it has any, into the stream's sieve."""
 
     def once() -> Pass:
         stream.counted = read_labels(stream.sieve, stream.feed, stream.held)
         sieve.warn_of_runs(stream.counted, stream.buffer_size, stream.sieve.split)
         return stream.counted
 
-    classes = sieve.classes_of(stream.sieve, head, stream.feed, once, label_names)
-    stream.sieve = replace(stream.sieve, classes=classes)
+    stream.sieve = replace(stream.sieve, kind=kind)
+    if kind.NAMED:
+        classes = sieve.classes_of(stream.sieve, head, stream.feed, once, label_names)
+        stream.sieve = replace(stream.sieve, classes=classes)
 
 
 def read_labels(rules: Sieve, feed: Feed, held: int) -> Pass:
@@ -215,7 +220,7 @@ def finished(stream: Stream, parts: dict[str, Source], held_out: str | None, spl
     rules, rows, dropped, read = stream.sieve, {}, [], {}
     for name, source in parts.items():
         checked, bad = replace(rules, split=name, like=rules.split, decode=True).whole(source)
-        rows[name], read[name] = to_dataset(checked, rules.classes), len(source)
+        rows[name], read[name] = to_dataset(checked, rules.kind, rules.classes), len(source)
         dropped += bad
     holdout.warn_of_one({name: len(held) for name, held in rows.items()})
     if "image" in rules.chosen and rules.data.on_bad_row == "skip":

@@ -25,6 +25,7 @@ class Lengths:
     truncated: int = 0
     seen: int = 0  # tokens after truncation, without the special ones
     unknown: int = 0  # of those
+    notes: Counter[str] = field(default_factory=Counter)  # what else a task tells of a split -> how often it was so
 
     def tell(self, split: str, max_length: int) -> None:
         """Announce the quantiles and the share of rows that were cut."""
@@ -37,6 +38,8 @@ class Lengths:
         if self.truncated:
             line += f"; {self.truncated:,} ({share:.1%}) are cut at {max_length} tokens"
         (warn if share > 0.05 else announce)(line)
+        for what, count in self.notes.items():
+            announce(f"{split}: {count:,} {what}")
         if self.unknown > 0.05 * self.seen:
             told = f"{self.unknown:,} of {self.seen:,} tokens ({self.unknown / self.seen:.0%})"
             warn(f"{split}: {told} are unknown to the tokenizer; is it the model's, and of the texts' language?")
@@ -48,7 +51,7 @@ class Lengths:
     @classmethod
     def from_json(cls, counts: dict[str, Any]) -> "Lengths":
         """What `to_json` gave."""
-        return cls(**counts | {"tokens": Counter(dict(counts["tokens"]))})
+        return cls(**counts | {"tokens": Counter(dict(counts["tokens"])), "notes": Counter(counts["notes"])})
 
 
 def load_tokenizer(model):
@@ -164,6 +167,32 @@ def encode(tokenizer, texts: list[str], pairs: list[str] | None, limit: int, len
     return encoded
 
 
+def pieces(
+    tokenizer, texts: list[str], lengths: Lengths, *, words: bool = False
+) -> tuple[list[list[int]], list[list[int | None]] | None]:
+    """(token ids of whole texts without special tokens, the word that each token is of).
+
+    The words are None unless asked for, and where the tokenizer cannot tell them. Counts go to `lengths`.
+    """
+    if _is_plain(tokenizer):
+        with safety.no_panic("the tokenizer"), _as_it_was(tokenizer) as backend:
+            backend.no_truncation()
+            backend.no_padding()
+            backend.encode_special_tokens = tokenizer.split_special_tokens
+            found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        ids, told = [row.ids for row in found], [row.word_ids for row in found] if words else None
+    else:
+        batch = tokenizer(texts, add_special_tokens=False, padding=False, verbose=False)
+        ids = batch["input_ids"]
+        told = [batch.word_ids(i) for i in range(len(texts))] if words and batch.is_fast else None
+    special = tokenizer.num_special_tokens_to_add()
+    lengths.tokens.update(len(row) + special for row in ids)
+    if tokenizer.unk_token_id not in (None, tokenizer.pad_token_id):
+        lengths.seen += sum(map(len, ids))
+        lengths.unknown += sum(row.count(tokenizer.unk_token_id) for row in ids)
+    return ids, told
+
+
 def _whole(tokenizer, texts: list[str], pairs: list[str] | None) -> dict[str, list]:
     """input_ids and, where they tell something, token_type_ids of whole rows, nothing cut."""
     with_types = "token_type_ids" in tokenizer.model_input_names
@@ -237,7 +266,7 @@ def collate(tokenizer, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor
     """What `tokenizer.pad` makes of rows of ids: those of model_input_names that it knows, (batch, tokens) int64."""
     sizes = [len(row["input_ids"]) for row in rows]
     side, known = tokenizer.padding_side, tokenizer.model_input_names
-    places = _places(sizes, side)
+    places = places_of(sizes, side)
     inputs = {"input_ids": padded([row["input_ids"] for row in rows], tokenizer.pad_token_id, places)}
     if "token_type_ids" in known:
         if "token_type_ids" in rows[0]:
@@ -250,7 +279,7 @@ def collate(tokenizer, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor
     return inputs
 
 
-def _places(sizes: Sequence[int], side: str) -> np.ndarray:
+def places_of(sizes: Sequence[int], side: str) -> np.ndarray:
     """(rows, tokens) bool: where a row has tokens, the others being padding on that side."""
     counts, width = np.array(sizes)[:, None], np.arange(max(sizes))
     return width < counts if side == "right" else width >= len(width) - counts

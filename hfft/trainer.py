@@ -94,15 +94,17 @@ class Trainer(Seq2SeqTrainer):
         """A micro-batch; one that comes in parts of like length a part at a time, their gradients added up."""
         *first, last = unparted(inputs)
         losses = []
-        for part in first:
-            with self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, part, num_items_in_batch))
-        return sum(losses, super().training_step(model, last, num_items_in_batch))
+        with levers.casts_kept():
+            for part in first:
+                with self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, part, num_items_in_batch))
+            return sum(losses, super().training_step(model, last, num_items_in_batch))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The window's share of this micro-batch; times the processes, because gradients are averaged over them."""
         filler = inputs.get("filler", False)
-        inputs = {name: value for name, value in inputs.items() if name not in OURS}
+        left = OURS if not self.task.whole_batch else ("rows",)  # what compares rows has to know which is none
+        inputs = {name: value for name, value in inputs.items() if name not in left}
         loss, outputs = self.loss(model, inputs, num_items_in_batch)
         if model.training:
             loss = loss * (0.0 if filler else self.accelerator.num_processes)
@@ -202,7 +204,9 @@ class Trainer(Seq2SeqTrainer):
 
     # ---- evaluation -----------------------------------------------------------------------------------------------
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Metrics of a split; the random state is the same after it as before."""
+        """Metrics of a split; the random state is the same after it as before. What training tunes, it tunes anew."""
+        if self.train_dataset is not None and getattr(self.task, "tuned", None):
+            self.task.tuned = {}
         with undisturbed():
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 

@@ -56,7 +56,8 @@ def found_by(folder: Path, layout: tuple[int, int], in_parts: bool = False) -> d
             found[kind, num_rows] = {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
     for name in tiny.NO_BATCHNORM:
         for tuning in ("full", "lora"):
-            found[name, tuning] = gradients(name, folder / name, layout, tuning, ROWS, in_parts)
+            rows = rows_of(tiny.CONFIGS[name][0], ROWS)
+            found[name, tuning] = gradients(name, folder / name, layout, tuning, rows, in_parts)
     return found
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
+import standin
 from PIL import Image
 
 from hfft.data import load_splits
@@ -17,8 +18,8 @@ from hfft.lookup import Part
 from hfft.messages import InputError
 from hfft.reading.holdout import quotas
 
-TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"))
-IMAGE = SimpleNamespace(columns=("image", "label"))
+TEXT = standin.task("text", "text_pair?", "label")
+IMAGE = standin.task("image", "label")
 
 
 def rows(*labels, start=0) -> list[dict]:

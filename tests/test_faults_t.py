@@ -11,6 +11,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import standin
 import tiny
 import yaml
 from verdict import told
@@ -18,7 +19,7 @@ from verdict import told
 from hfft.data import load_splits
 from hfft.messages import InputError
 
-TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"))
+TEXT = standin.task("text", "text_pair?", "label")
 GOOD = [
     ("good film", "pos"),
     ("bad film", "neg"),

@@ -36,10 +36,9 @@ def rows_of(kind: str, num_rows: int) -> datasets.Dataset:
 
 
 def gradients(
-    name: str, folder, layout: tuple[int, int], tuning: str, num_rows: int, in_parts: bool = False
+    name: str, folder, layout: tuple[int, int], tuning: str, rows: datasets.Dataset, in_parts: bool = False
 ) -> list[torch.Tensor]:
-    kind = tiny.CONFIGS[name][0]
-    rows, section = rows_of(kind, num_rows), ModelSection(name=str(folder))
+    kind, section = tiny.CONFIGS[name][0], ModelSection(name=str(folder))
     task = lookup.call("tasks", Part(f"{kind}_classification", {}))
     torch.manual_seed(0)
     task.setup(section, rows)
@@ -65,9 +64,31 @@ def gradients(
 @pytest.mark.parametrize("name", tiny.NO_BATCHNORM)
 def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
-    num_rows = 14  # a whole window of 8 rows, and a last one of 6
-    whole, *others = [gradients(name, tmp_path, layout, tuning, num_rows) for layout in LAYOUTS]
-    others.append(gradients(name, tmp_path, (8, 1), tuning, num_rows, in_parts=True))
+    check_layouts(name, tmp_path, tuning, rows_of(tiny.CONFIGS[name][0], 14))
+
+
+def several(rows: datasets.Dataset, kind: str) -> datasets.Dataset:
+    """The same texts with any number of classes, or with two numbers."""
+    places = rows["label"][:]
+    rows = rows.remove_columns("label")
+    if kind == "multi_label":
+        lists = datasets.List(datasets.ClassLabel(names=["a", "b", "c"]))
+        return rows.add_column("label", [[0, 2], [], [1]] * 4 + [[0, 1, 2], [2]]).cast_column("label", lists)
+    return rows.add_column("label", [{"x": 3.0 * place + i, "y": -100.0 - i} for i, place in enumerate(places)])
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("problem", ["multi_label", "regression"])
+@pytest.mark.parametrize("name", [name for name, (kind, _) in tiny.CONFIGS.items() if kind == "text"])
+def test_so_it_is_of_several_labels_and_of_numbers(name, problem, tuning, tmp_path):
+    tiny.build(name, tmp_path)
+    check_layouts(name, tmp_path, tuning, several(rows_of("text", 14), problem))
+
+
+def check_layouts(name: str, folder, tuning: str, rows: datasets.Dataset) -> None:
+    """14 rows: a whole window of 8, and a last one of 6."""
+    whole, *others = [gradients(name, folder, layout, tuning, rows) for layout in LAYOUTS]
+    others.append(gradients(name, folder, (8, 1), tuning, rows, in_parts=True))
     assert len(whole) == 2
     for other in others:
         for a, b in zip(whole, other, strict=True):

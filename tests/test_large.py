@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import standin
 
 from hfft.data import load_splits
 from hfft.messages import InputError
 from hfft.reading import delimited, fingerprint, holdout, jsonrows, labels, source, tables, textfile
 
-TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"))
+TEXT = standin.task("text", "text_pair?", "label")
 ROWS = [(f"word {i} é漢" if i % 3 else f'say "{i}", or\nnot', "ab"[i % 2]) for i in range(40)]
 
 
@@ -117,13 +118,13 @@ def test_copies_and_classes_are_counted_as_by_hand(seed, caplog):
     draw = random.Random(seed)
     texts = [f"text {draw.randrange(40)}" for _ in range(60)]
     names = [draw.choice("abc") for _ in texts]
-    keys = holdout.text_keys(source.one_file({"text": texts, "label": names}, "x"))
+    keys = holdout.text_keys(source.one_file({"text": texts, "label": names}, "x"), ["label"])
     assert holdout.first_copies(keys).tolist() == [texts.index(text) for text in texts]
     heads = np.array([i for i, text in enumerate(texts) if texts.index(text) == i])
     groups = {name: rows.tolist() for name, rows in holdout.by_class(heads, names).items()}
     assert groups == {name: [i for i in heads if names[i] == name] for name in set(names[i] for i in heads)}
     others = [f"text {i}" for i in range(30, 60)]
-    other_keys = holdout.text_keys(source.one_file({"text": pa.chunked_array([others])}, "x"))
+    other_keys = holdout.text_keys(source.one_file({"text": pa.chunked_array([others])}, "x"), ["label"])
     holdout.warn_of_copies({"train": (keys, names), "eval": (other_keys, None)}, "train")
     copies = sum(text in texts for text in others)
     torn = {text for text in texts if len({n for t, n in zip(texts, names, strict=True) if t == text}) > 1}

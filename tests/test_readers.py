@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import standin
 from PIL import Image
 
 from hfft.data import load_splits, read_rows
 from hfft.messages import HubError, InputError
 
-TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"))
-IMAGE = SimpleNamespace(columns=("image", "label"))
+TEXT = standin.task("text", "text_pair?", "label")
+IMAGE = standin.task("image", "label")
 ODD = ['say "hi", all', "über naïve", "two\nlines", "NA", "null", "None", "01", "1.0", "a;b", "tab\there"]
 ROWS = [{"text": f"{ODD[i % 10]} {i}" if i >= 10 else ODD[i], "label": ("neg", "pos")[i % 2]} for i in range(20)]
 FLAT = [{**row, "text": row["text"].replace("\n", " ").replace("\t", " ").replace('"', "'")} for row in ROWS]

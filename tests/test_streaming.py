@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import datasets
 import pyarrow as pa
 import pytest
+import standin
 import tiny
 import torch
 from safetensors.torch import load_file
@@ -30,8 +31,8 @@ from hfft.reading.tables import Place, read_table
 from hfft.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"), lazy=False)
-IMAGE = SimpleNamespace(columns=("image", "label"), lazy=True)
+TEXT = standin.task("text", "text_pair?", "label", lazy=False)
+IMAGE = standin.task("image", "label", lazy=True)
 
 
 class Plain:

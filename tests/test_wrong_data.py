@@ -10,13 +10,14 @@ import zlib
 from types import SimpleNamespace
 
 import pytest
+import standin
 from PIL import Image
 
 from hfft.data import load_splits
 from hfft.messages import InputError
 
-TEXT = SimpleNamespace(columns=("text", "text_pair?", "label"))
-IMAGE = SimpleNamespace(columns=("image", "label"))
+TEXT = standin.task("text", "text_pair?", "label")
+IMAGE = standin.task("image", "label")
 GOOD = "text,label\ngood,pos\nbad,neg\nfine,pos\npoor,neg\n"
 CSV = {"train.csv": GOOD}
 

@@ -109,7 +109,7 @@ REFUSED_PEFT = {
     "tokenizer_kwargs": "could load code; delete the line",
     "peft_version": "is set by peft; delete the line",
 }
-LEVERS = ("allocator", "bf16", "buckets", "cache", "channels_last", "features", "uint8")  # of hfft/levers.py
+LEVERS = ("allocator", "bf16", "buckets", "cache", "channels_last", "dropout", "features", "uint8")  # of hfft/levers.py
 EXTRA_TRAIN = {  # hfft's own keys in `train`
     "levers": Option('Literal["all", "none"] | dict[str, bool]', "all"),
     "early_stopping_patience": Option("int"),

@@ -224,6 +224,7 @@ def load_keys() -> dict[str, Option]:
         found[key] = option if same else Option(f"Union[{found[key].annotation}, {option.annotation}]", option.default)
     found["quoting"] = Option('Literal["minimal", "none"] | int')  # hfft's csv reader has names for csv's numbers
     found["buffer_size"] = Option("int")  # of a stream, called as in IterableDataset.shuffle
+    found["format"] = Option('Literal["conll"]')  # of .txt and .tsv files
     return found
 
 

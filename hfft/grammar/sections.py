@@ -123,7 +123,10 @@ def data(source: Source, task: Part | None, trust_code: bool) -> DataSection:
         known = column_names(task)
         as_given = list(given["columns"]) if isinstance(given["columns"], dict) else []
         wanted = as_given if known is None else known
-        check_keys(source, ("data", "columns"), dict.fromkeys(wanted, str | list[str]))
+        check_keys(source, ("data", "columns"), dict.fromkeys(wanted, str | int | list[str]))
+        if isinstance(given["columns"], dict):  # a number is a column's place in a file without a header
+            places = {name: str(part) for name, part in given["columns"].items() if type(part) is int}
+            given["columns"] = given["columns"] | places
     if "load" in given:
         path = given.get("path")
         known_load = load_known(embedded=isinstance(path, str) and path.startswith("sklearn:"))

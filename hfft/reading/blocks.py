@@ -54,7 +54,10 @@ class Table:
 def open_table(place: Place) -> Table:
     """A file as `read_table` takes it, its first block read to know its columns. Raises InputError."""
     path, name, load = place
-    open_one = READERS[checked_ending(path, name, load)]
+    ending = checked_ending(path, name, load)
+    if ending not in READERS or load.get("format"):
+        raise InputError(f"{name}: CoNLL files are not streamed; take out data.load.streaming, or write jsonl")
+    open_one = READERS[ending]
     table = open_one(path, name, load)
     first = next(table.blocks())
     return replace(table, columns=tuple(first.columns), hint=first.hint)

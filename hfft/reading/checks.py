@@ -1,23 +1,22 @@
 """All rules on all rows of all splits: every bad row is found before the first training step, and none goes unsaid."""
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from hfft.messages import InputError, announce, warn
-from hfft.reading import columns, holdout, labels, pictures
-from hfft.reading.source import MAX_LINES, Problem, Source, cut, plural
-
-Found = dict[str, list[Problem]]  # split -> problems
+from hfft.reading import columns, holdout, pictures, truths
+from hfft.reading.source import MAX_LINES, Found, Problem, Source, cut, plural
 
 
 @dataclass
 class Checked:
-    """One split after the rules: good rows only, their class names, and a key for each row's inputs."""
+    """One split after the rules: good rows only, their truth, and a key for each row's inputs."""
 
     source: Source
-    names: list | None  # a class name for each row, or None where the task has no label
+    truth: list | None  # a value for each row, or None where the task has none
     keys: Any  # a list or array
 
     def take(self, positions: np.ndarray) -> "Checked":
@@ -32,43 +31,43 @@ class Checked:
         return self._with(rest, np.flatnonzero(outside)), self._with(chosen, positions)
 
     def _with(self, source: Source, positions: np.ndarray) -> "Checked":
-        names = [self.names[i] for i in positions] if self.names is not None else None
+        truth = [self.truth[i] for i in positions] if self.truth is not None else None
         keys = self.keys[positions] if isinstance(self.keys, np.ndarray) else [self.keys[i] for i in positions]
-        return Checked(source, names, keys)
+        return Checked(source, truth, keys)
 
 
 def check(
-    data: Any, picked: dict[str, Source], limit: int | None
+    data: Any, picked: dict[str, Source], limit: int | None, kind: ModuleType | None
 ) -> tuple[dict[str, Checked], list[str] | None, list[dict]]:
     """(split -> good rows, classes in order, dropped rows). The first split is the training one.
 
-    Raises InputError with a line for each bad row, at most 20, unless data.on_bad_row is "skip".
+    `kind` is that of the rows' truth. Raises InputError with a line for each bad row, at most 20, unless
+    data.on_bad_row is "skip".
     """
     found: Found = {split: [] for split in picked}
     digests: dict[str, list[bytes]] = {}
     for split, source in picked.items():
-        for column in [name for name in source.columns if name != "label"]:
-            found[split] += columns.RULES.get(column, columns.other)(source, column, data.join)
+        found[split] += check_columns(source, data.join)
         if "image" in source.columns:
             digests[split] = check_pictures(picked, split, found[split], limit)
-    names, classes = check_labels(data, picked, found) if "label" in next(iter(picked.values())).columns else ({}, None)
+    truth, names = ({}, None) if kind is None else kind.read(data, picked, found)
     dropped = settle(data, picked, found)
     checked = {}
     for split, source in picked.items():
-        keys = digests[split] if split in digests else holdout.text_keys(source)
-        checked[split] = without(Checked(source, names.get(split), keys), found[split], split)
-    if classes is not None:
-        judge_classes(checked, classes)
-    return checked, classes, dropped
+        keys = digests[split] if split in digests else holdout.text_keys(source, truths.columns())
+        checked[split] = without(Checked(source, truth.get(split), keys), found[split], split)
+    if kind is not None:
+        file = next(iter(checked.values())).source.files[0]
+        kind.judge(
+            {name: part.truth for name, part in checked.items()}, names, file.name if file.unit else next(iter(checked))
+        )
+    return checked, names, dropped
 
 
-def judge_classes(checked: dict[str, Checked], classes: list[str]) -> None:
-    """Stop or warn where the classes of the good rows cannot be learnt or measured."""
-    train, *rest = checked
-    file = checked[train].source.files[0]
-    labels.check_classes(checked[train].names or [], classes, file.name if file.unit else train)
-    for split in rest:
-        labels.warn_of_absent(checked[split].names or [], checked[train].names or [], split)
+def check_columns(source: Source, join: str) -> list[Problem]:
+    """What is wrong in the columns that answers are made from; each gets its final form."""
+    inputs = [name for name in source.columns if name not in truths.columns()]
+    return [problem for name in inputs for problem in columns.RULES.get(name, columns.other)(source, name, join)]
 
 
 def check_pictures(picked: dict[str, Source], split: str, found: list[Problem], limit: int | None) -> list[bytes]:
@@ -83,30 +82,6 @@ def check_pictures(picked: dict[str, Source], split: str, found: list[Problem], 
     found += result.problems
     result.warn(split)
     return result.digests
-
-
-def check_labels(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, list], list[str]]:
-    """(split -> class name of each row, None where it is bad; the classes in order)."""
-    train = next(iter(picked))
-    names: dict[str, list] = {}
-    for split, source in picked.items():
-        names[split], problems = labels.read_names(source)
-        labels.refuse_numbers(source, names[split])
-        found[split] += problems
-    rename = labels.check_rename(data.labels, list(names.values()))
-    if rename:
-        names = {split: [rename.get(name, name) for name in values] for split, values in names.items()}
-    class_names = getattr(picked[train].features.get("label"), "names", None)
-    if not class_names and not isinstance(data.labels, list):
-        labels.mark_spellings(picked, names, found)
-    classes = labels.order(names[train], class_names, data.labels)
-    for split, source in picked.items():
-        known_from = "data.labels" if split == train and isinstance(data.labels, list) else train
-        known = set(classes if split == train else names[train])
-        found[split] += labels.mark_unknown(
-            source, names[split], [name for name in classes if name in known], known_from
-        )
-    return names, classes
 
 
 def settle(data: Any, picked: dict[str, Source], found: Found) -> list[dict]:

@@ -13,12 +13,17 @@ import numpy as np
 
 from hfft.lookup import hint
 from hfft.messages import InputError, announce, warn
-from hfft.reading import pictures
+from hfft.reading import pictures, textlists, wordlists
 from hfft.reading.source import Problem, Source, is_text, plural, shown
 
 COMMON = {
     "text": "text sentence review content question title description body message comment tweet query document",
     "image": "image img picture photo file filename file_name image_path path filepath",
+    "question": "question questions query",
+    "context": "context passage paragraph document article text story",
+    "answers": "answers answer",
+    "tokens": "tokens words",
+    "tags": "tags ner_tags spans entities label labels",
     "label": "label labels target category class intent classes class_name sentiment topic emotion",
 }
 PAIRS = (
@@ -32,6 +37,9 @@ PAIRS = (
     ("question", "sentence"),
     ("question", "passage"),
 )
+# canonical columns whose cells are strings, which may be joined of several columns
+TEXTS = ("text", "text_pair", "question", "context", "positive")
+SEVERAL = ("answers", "label")  # those whose cells may lie in several columns, each a part of the truth
 LONG_TEXT = 1_000_000  # characters
 INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # https://www.unicode.org/reports/tr44/#General_Category_Values
 
@@ -57,7 +65,7 @@ def choose(data: Any, wanted: Sequence[str], source: Source) -> dict[str, list[s
         announce(f"columns: {listed} (the only candidates; set data.columns)")
     chosen.update(found)
     for name, parts in chosen.items():
-        if len(parts) > 1:
+        if len(parts) > 1 and name in TEXTS:
             announce(f"columns: {name} is {' + '.join(parts)}, joined with {data.join!r} (set data.join)")
     return {name: chosen[name] for name in known if name in chosen}
 
@@ -67,7 +75,7 @@ def given(columns: str | list[str], name: str, source: Source) -> list[str]:
     parts = [columns] if isinstance(columns, str) else list(columns)
     if not parts:
         raise InputError(f"data.columns.{name}: names no column; write one of {listing(source)}")
-    if len(parts) > 1 and name not in ("text", "text_pair"):
+    if len(parts) > 1 and name not in (*TEXTS, *SEVERAL, "negative"):
         raise InputError(f"data.columns.{name}: only texts can be joined; name one column")
     for part in parts:
         if part not in source.columns:
@@ -134,10 +142,12 @@ def is_typed(name: str, source: Source, column: str) -> bool:
     values = source.columns[column]
     first = next((value for value in values[:100] if value is not None), None)
     first = getattr(first, "as_py", lambda: first)()
-    if name in ("text", "text_pair"):
+    if name in TEXTS:
         return isinstance(first, str) and feature != "ClassLabel"
     if name == "image":
         return feature == "Image" or isinstance(first, bytes) or hasattr(first, "getexif")
+    if name == "tokens":
+        return isinstance(first, list) or (isinstance(first, str) and has_usual_name("text", source, column))
     return name == "label" and feature == "ClassLabel"
 
 
@@ -293,6 +303,24 @@ def image(source: Source, column: str, join: str) -> list[Problem]:
     return problems
 
 
+def tokens(source: Source, column: str, join: str) -> list[Problem]:
+    """Every cell is a list of words, or every one a text, whose words are found by its blanks and marks."""
+    cells = source.columns[column]
+    if is_text(cells) or all(isinstance(cell, str | None) for cell in source.values(column)):
+        return text(source, column, join)
+    return wordlists.check(source, column)
+
+
+def negative(source: Source, column: str, join: str) -> list[Problem]:
+    """Every cell is a text or a list of texts."""
+
+    def fault(cell: Any) -> tuple[str, str] | None:
+        good = isinstance(cell, str) and not is_blank(cell) and is_unicode(cell)
+        return None if good else what_of_text(cell)
+
+    return textlists.check(source, column, fault)
+
+
 def other(source: Source, column: str, join: str) -> list[Problem]:
     """A column without a rule of its own: it may not be null."""
     return [
@@ -302,4 +330,9 @@ def other(source: Source, column: str, join: str) -> list[Problem]:
     ]
 
 
-RULES: dict[str, Callable[[Source, str, str], list[Problem]]] = {"text": text, "text_pair": text, "image": image}
+RULES: dict[str, Callable[[Source, str, str], list[Problem]]] = {
+    **dict.fromkeys(TEXTS, text),
+    "tokens": tokens,
+    "negative": negative,
+    "image": image,
+}

@@ -11,15 +11,18 @@ ROWS = 10_000  # that are held as Python's strings at a time
 VERSION = b"hfft-rows-1"  # to be raised when the meaning of a canonical column changes
 
 
-def of_rows(source: Any, names: list[str] | None, keys: list, classes: list[str] | None) -> str:
-    """16 hex digits for one split: inputs (pictures by the hash of their bytes), labels, class order, row numbers."""
+def of_rows(source: Any, truth: dict[str, list], keys: list, classes: list[str] | None) -> str:
+    """16 hex digits for one split: inputs (pictures by the hash of their bytes), truth, class order, row numbers.
+
+    `truth` is {its column: a value for each row}, empty where there is none.
+    """
     digest = hashlib.blake2b(VERSION, digest_size=8)
     for column, values in source.columns.items():
         digest.update(column.encode())
         if column == "image":
             add(digest, [key.hex() for key in keys])
-        elif column == "label" and names is not None:
-            add(digest, names)
+        elif column in truth:
+            add(digest, truth[column])
         else:
             add(digest, values)
     add(digest, classes or [])

@@ -1,6 +1,6 @@
 """Which split is which: the training one, the held-out one, or one carved; and the copies between them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,9 +52,10 @@ def choose_splits(data: Any, sizes: dict[str, int]) -> tuple[str, str | None]:
     return train, found[0] if found else None
 
 
-def text_keys(source: Source) -> np.ndarray:
-    """A 64-bit hash of each row's inputs: equal ones are copies."""
-    columns, keys = [values for name, values in source.columns.items() if name != "label"], [np.empty(0, np.int64)]
+def text_keys(source: Source, without: Collection[str]) -> np.ndarray:
+    """A 64-bit hash of each row's columns but those `without`: equal ones are copies."""
+    columns = [values for name, values in source.columns.items() if name not in without]
+    keys = [np.empty(0, np.int64)]
     for start in range(0, len(source), ROWS):
         cells = [as_list(values[start : start + ROWS]) for values in columns]
         rows = cells[0] if len(cells) == 1 else zip(*cells, strict=True)

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hfft.messages import InputError, announce
-from hfft.reading import checks, columns, folders, holdout, labels, memory, readers
+from hfft.reading import checks, columns, folders, holdout, memory, readers, truths
 from hfft.reading.jsonrows import from_lines
 from hfft.reading.source import Source
 from hfft.reading.tables import READERS
@@ -22,7 +23,7 @@ def read_inputs(given: Any, wanted: Sequence[str], data: Any, need_truth: bool =
 
     A string is a picture's path where pictures are wanted, and a text where texts are; a file of texts is a Path.
     """
-    names = [name for name in wanted if name.rstrip("?") != "label"]
+    names = [name for name in wanted if name.rstrip("?") not in truths.columns()]
     pictures = "image" in names
     if given is sys.stdin:
         return from_lines(sys.stdin.read(), "stdin")
@@ -171,7 +172,8 @@ def mapping(given: dict, wanted: list[str], source: Source) -> dict:
 def without_labels(source: Source, given: dict, trained: dict[str, list[str]] | None) -> None:
     """A column of labels is no candidate for what an answer is made from, unless `given` (data.columns) says so."""
     used = {part for parts in given.values() for part in ([parts] if isinstance(parts, str) else parts)}
-    for name in {"label", *(trained or {}).get("label", [])} - used:
+    truth = truths.columns()
+    for name in {*truth, *(part for column in truth for part in (trained or {}).get(column, []))} - used:
         if list(source.columns) == [name]:
             raise InputError(f"input: has labels only ({name!r}); give the columns that are answered")
         source.columns.pop(name, None)
@@ -186,24 +188,28 @@ def guess(name: str, source: Source) -> bool:
     return True
 
 
-def check_inputs(data: Any, source: Source, label_names: list[str] | None) -> tuple[checks.Checked, list[str] | None]:
-    """(the rows, classes or None)."""
-    found: checks.Found = {"input": []}
+def check_inputs(
+    data: Any, source: Source, kind: ModuleType | None, known: list[str] | None
+) -> tuple[checks.Checked, list[str] | None]:
+    """(the rows, the classes or None); `known` are the model's."""
+    found: checks.Found = {"input": checks.check_columns(source, data.join)}
     picked = {"input": source}
-    for column in [name for name in source.columns if name != "label"]:
-        found["input"] += columns.RULES.get(column, columns.other)(source, column, data.join)
     pictures = "image" in source.columns
-    keys = checks.check_pictures(picked, "input", found["input"], None) if pictures else holdout.text_keys(source)
-    names, classes = None, None
-    if "label" in source.columns:
-        names, problems = labels.read_names(source)
-        if isinstance(data.labels, dict):
-            rename = {str(key): str(value) for key, value in data.labels.items()}
-            names = [rename.get(str(name), name) for name in names]
-        class_names = getattr(source.features.get("label"), "names", None)
-        classes = label_names or labels.order(names, class_names, data.labels)
-        found["input"] += problems + labels.mark_unknown(source, names, classes, "the model")
+    keys = (
+        checks.check_pictures(picked, "input", found["input"], None)
+        if pictures
+        else holdout.text_keys(source, truths.columns())
+    )
+    truth, names = None, None
+    if kind is not None and kind.COLUMN in source.columns:
+        if known:
+            truth, problems = kind.of_rows(data, source)
+            names, found["input"] = known, found["input"] + problems
+            found["input"] += kind.mark_unknown(source, truth, known, "the model")
+        else:
+            values, names = kind.read(data, picked, found)
+            truth = values["input"]
     data.on_bad_row = "error"
     found["input"] = [replace(problem, remedy=problem.remedy.removesuffix(SKIP)) for problem in found["input"]]
     checks.settle(data, picked, found)
-    return checks.Checked(source, names, keys), classes
+    return checks.Checked(source, truth, keys), names

@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from hfft.messages import InputError, announce
-from hfft.reading.source import Growing, Source, cut, one_file, plural, shown
+from hfft.reading import squad
+from hfft.reading.source import File, Growing, Source, cut, one_file, plural, shown
 from hfft.reading.textfile import opened, read_text
 
 ROWS = 10_000  # that are held as Python's objects at a time
@@ -31,8 +32,13 @@ def read_json(path: str, name: str, load: dict) -> Source:
         ) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: {trouble(error)}; repair it") from None
-    rows = the_list(content, name, load.get("field"))
-    return from_rows(rows, name, surrogates="\\ud" in text.lower())
+    surrogates = "\\ud" in text.lower()
+    if squad.is_nested(content, load.get("field")):
+        rows, ids = squad.flat(content, name)
+        source = from_rows(rows, name, surrogates=surrogates)
+        source.files, source.numbers = [File(name, squad.UNIT)], np.array(ids)
+        return source
+    return from_rows(the_list(content, name, load.get("field")), name, surrogates=surrogates)
 
 
 def read_jsonl(path: str, name: str, load: dict) -> Source:

@@ -1,4 +1,7 @@
-"""The label column: every value as a class name, what cannot be one, and the order of the names."""
+"""Classes, one a row: every label as a class name, what cannot be one, and the order of the names.
+
+One of the kinds of truth in `truths.py`, which says what each has.
+"""
 
 import math
 import re
@@ -10,14 +13,71 @@ import numpy as np
 
 from hfft.lookup import hint, nearest
 from hfft.messages import InputError, announce, warn
-from hfft.reading.source import MAX_LINES, Problem, Source, is_text, plural, shown
+from hfft.reading.source import MAX_LINES, Found, Problem, Source, is_text, plural, shown
+
+COLUMN, NAMED = "label", True
 
 WRITE = "write a class, or set data.on_bad_row: skip"
 NO_LABEL = {"-1": "is -1, which means 'no label' in test sets", "-100": "is -100, which the loss ignores"}
 
 
+def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, list], list[str]]:
+    """(split -> class name of each row, None where it is bad; the classes in order). The first split is train."""
+    train = next(iter(picked))
+    names: dict[str, list] = {}
+    for split, source in picked.items():
+        names[split], problems = read_names(source)
+        refuse_numbers(source, names[split])
+        found[split] += problems
+    if rename := check_rename(data.labels, list(names.values())):
+        names = {split: [rename.get(name, name) for name in values] for split, values in names.items()}
+    class_names = getattr(picked[train].features.get(COLUMN), "names", None)
+    if not class_names and not isinstance(data.labels, list):
+        mark_spellings(picked, names, found)
+    classes = order(names[train], class_names, data.labels)
+    for split, source in picked.items():
+        known_from = "data.labels" if split == train and isinstance(data.labels, list) else train
+        known = set(classes if split == train else names[train])
+        found[split] += mark_unknown(source, names[split], [name for name in classes if name in known], known_from)
+    return names, classes
+
+
+def of_rows(data: Any, source: Source) -> tuple[list[str | None], list[Problem]]:
+    """(the class of each row of one source, renamed by data.labels, None where it has none; the problems)."""
+    names, problems = read_names(source)
+    if isinstance(data.labels, dict):
+        rename = {str(key): str(value) for key, value in data.labels.items()}
+        names = [name if name is None else rename.get(name, name) for name in names]
+    return names, problems
+
+
+def judge(values: dict[str, list], classes: list[str], where: str) -> None:
+    """Stop or warn where the classes of the good rows cannot be learnt or measured; the first split is train."""
+    train, *rest = values
+    check_classes(values[train], classes, where)
+    for split in rest:
+        warn_of_absent(values[split], values[train], split)
+
+
+def strata(names: list[str]) -> list[str]:
+    """What a held-out split has a share of."""
+    return names
+
+
+def column(names: list[str], classes: list[str]) -> tuple[Any, Any]:
+    """(the indices as an arrow array, their feature)."""
+    import pyarrow as pa
+    from datasets import ClassLabel
+
+    ids = {label: i for i, label in enumerate(classes)}
+    return pa.array([ids[name] for name in names], pa.int64()), ClassLabel(names=classes)
+
+
 def read_names(source: Source) -> tuple[list[str | None], list[Problem]]:
     """The class name of every row (None where there is none) and a problem for each row without."""
+    if "\n" in source.origin.get(COLUMN, ""):
+        write = "name one column, or write problem: multi_label or regression in the task"
+        raise InputError(f"data.columns.label: names several columns, where a row has one class; {write}")
     feature = source.features.get("label")
     class_names = getattr(feature, "names", None)
     if is_of_one_type(source.columns["label"]):

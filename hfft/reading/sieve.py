@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from hfft.messages import InputError, announce, warn
-from hfft.reading import checks, columns, holdout, labels, pictures
+from hfft.reading import checks, columns, holdout, labels, pictures, truths
 from hfft.reading.checks import Checked
 from hfft.reading.feeds import Feed
 from hfft.reading.source import Source, plural
@@ -24,6 +25,7 @@ class Sieve:
     split: str
     chosen: dict[str, list[str]]
     classes: list[str] | None
+    kind: ModuleType | None = None  # of the rows' truth
     like: str = ""  # the split that the columns were chosen by
     decode: bool = False  # whether every picture is decoded to see that it can be
 
@@ -35,20 +37,18 @@ class Sieve:
     def sift(self, block: Source) -> tuple[Checked, list[dict]]:
         """(the good rows, a record for each dropped one). Raises InputError unless data.on_bad_row is "skip"."""
         source = columns.pick(block, self.chosen, self.split, self.like or self.split)
-        problems, keys, names = [], [b""] * len(source), None
-        for column in [name for name in source.columns if name != "label"]:
-            problems += columns.RULES.get(column, columns.other)(source, column, self.data.join)
+        problems, keys, truth = checks.check_columns(source, self.data.join), [b""] * len(source), None
         if "image" in source.columns and self.decode:
             found = pictures.check_images(source)
             problems, keys = problems + found.problems, found.digests
-        if self.classes is not None:
-            names, wrong = class_names(self.data, source)
+        if self.kind is not None:
+            truth, wrong = self.kind.of_rows(self.data, source)
             known = "data.labels" if self.data.labels else self.like or self.split
-            problems += wrong + labels.mark_unknown(source, names, self.classes, known)
+            problems += wrong + self.kind.mark_unknown(source, truth, self.classes, known)
         dropped = checks.settle(self.data, {self.split: source}, {self.split: problems})
         good = np.ones(len(source), dtype=bool)
         good[[problem.position for problem in problems]] = False
-        checked = Checked(source, names, keys)
+        checked = Checked(source, truth, keys)
         return (checked.take(np.flatnonzero(good)) if problems else checked), dropped
 
     def whole(self, source: Source) -> tuple[Checked, list[dict]]:
@@ -57,22 +57,14 @@ class Sieve:
         if not len(checked.source):
             raise InputError(f"split '{self.split}': no row is left, all {len(source):,} are bad")
         if "image" not in checked.source.columns:
-            checked.keys = holdout.text_keys(checked.source)
+            checked.keys = holdout.text_keys(checked.source, truths.columns())
         return checked, dropped
 
 
-def class_names(data: Any, source: Source) -> tuple[list[str | None], list]:
-    """(the class of each row of canonical columns, None where it has none; the problems), renamed by data.labels."""
-    names, problems = labels.read_names(source)
-    if isinstance(data.labels, dict):
-        rename = {str(key): str(value) for key, value in data.labels.items()}
-        names = [name if name is None else rename.get(name, name) for name in names]
-    return names, problems
-
-
-def known_classes(data: Any, chosen: dict[str, list[str]], head: Source) -> list[str] | None:
+def known_classes(data: Any, kind: ModuleType, chosen: dict[str, list[str]], head: Source) -> list[str] | None:
     """The classes that data.labels (which must name all of them) or a ClassLabel gives, in their order."""
-    feature = head.features.get(chosen["label"][0])
+    feature = head.features.get(chosen[kind.COLUMN][0])
+    feature = getattr(feature, "feature", feature)  # of a list
     if isinstance(data.labels, dict):
         return list(dict.fromkeys(str(value) for value in data.labels.values()))
     if data.labels or getattr(feature, "names", None):
@@ -110,7 +102,7 @@ def read_labels(sieve: Sieve, feed: Feed, held: int) -> Pass:
     start, longest, last, length = time.monotonic(), 0, None, 0
     for block in feed.blocks(chosen["label"]):
         source = columns.pick(block, chosen, sieve.split, sieve.split)
-        names, problems = class_names(sieve.data, source)
+        names, problems = labels.of_rows(sieve.data, source)
         labels.refuse_numbers(source, names)
         if problems and sieve.data.on_bad_row != "skip":
             checks.settle(sieve.data, {sieve.split: source}, {sieve.split: problems})
@@ -156,8 +148,9 @@ def classes_of(
     sieve: Sieve, head: Source, feed: Feed, once: Callable[[], Pass], label_names: Callable[[], list[str] | None]
 ) -> list[str]:
     """The classes: from data.labels or a ClassLabel, else from one pass over local rows, else the checkpoint's own."""
-    found = known_classes(sieve.data, sieve.chosen, head)
-    if found is None and feed.is_local:
+    assert sieve.kind is not None
+    found = known_classes(sieve.data, sieve.kind, sieve.chosen, head)
+    if found is None and feed.is_local and sieve.kind is labels:
         found = once().classes(head.files[0].name if head.files[0].unit else sieve.split)
     if found is None and (found := label_names()):
         announce(f"classes: {', '.join(found)} (the checkpoint's; the stream names none, set data.labels)")

@@ -112,6 +112,9 @@ class Problem:
         }
 
 
+Found = dict[str, list[Problem]]  # split -> problems
+
+
 def quoted(name: str) -> str:
     """'name', or "'a', 'b'" for several columns joined with "+"."""
     return "+".join(f"'{part}'" for part in name.split("\n"))

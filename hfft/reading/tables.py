@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from hfft.lookup import hint
 from hfft.messages import InputError, first_line
-from hfft.reading import delimited, jsonrows
+from hfft.reading import conll, delimited, jsonrows
 from hfft.reading.source import File, Source, one_file
 from hfft.reading.textfile import read_text
 
-READS = "csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt"
+READS = "csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt, conll, bio, iob, iob2"
 ROWS = 1000  # of a parquet file that are unpacked at a time: read whole it would be in memory twice
 PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")
 
@@ -28,7 +28,8 @@ class Place(NamedTuple):
 
 def read_table(path: str, name: str, load: dict[str, Any]) -> Source:
     """The rows of one file. `load` holds the reader's options; one that does not apply to the format is refused."""
-    source = READERS[checked_ending(path, name, load)][0](path, name, load)
+    ending = checked_ending(path, name, load)
+    source = (conll.read_conll if load.get("format") else READERS[ending][0])(path, name, load)
     source.files = [File(name, source.files[0].unit, os.path.dirname(os.path.abspath(path)))]
     return source
 
@@ -47,6 +48,8 @@ def checked_ending(path: str, name: str, load: dict[str, Any]) -> str:
         if key not in options:
             known = f"it takes {', '.join(options)}" if options else "it takes none"
             raise InputError(f"data.load.{key}: is no option for {ending[1:]} files ({known}).{hint(key, options)}")
+    if load.get("format", "conll") != "conll":
+        raise InputError(f"data.load.format: {load['format']!r} is not read; write conll, or take it out")
     if not os.access(path, os.R_OK):
         raise InputError(f"{name}: may not be read (permissions); change them with chmod")
     return ending
@@ -115,12 +118,13 @@ def features_of(schema) -> dict[str, Any]:
 
 READERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     ".csv": (delimited.read_delimited, delimited.OPTIONS),
-    ".tsv": (delimited.read_delimited, delimited.OPTIONS),
+    ".tsv": (delimited.read_delimited, (*delimited.OPTIONS, "format")),
     ".json": (jsonrows.read_json, jsonrows.OPTIONS),
     ".jsonl": (jsonrows.read_jsonl, jsonrows.OPTIONS),
     ".ndjson": (jsonrows.read_jsonl, jsonrows.OPTIONS),
     ".parquet": (read_parquet, ()),
     ".arrow": (read_arrow, ()),
     ".feather": (read_arrow, ()),
-    ".txt": (read_txt, ("encoding",)),
+    ".txt": (read_txt, ("encoding", "format")),
+    **dict.fromkeys(conll.ENDINGS, (conll.read_conll, conll.OPTIONS)),
 }

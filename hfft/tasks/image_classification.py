@@ -21,6 +21,7 @@ class ImageClassification(Task):
 
     columns: ClassVar[tuple[str, ...]] = ("image", "label")
     auto_model: ClassVar[str] = "AutoModelForImageClassification"
+    pipeline_tag: ClassVar[str] = "image-classification"
     best_metric: ClassVar[str] = "accuracy"
     metric_names: ClassVar[tuple[str, ...]] = metrics.CLASSIFICATION
     lazy: ClassVar[bool] = True
@@ -90,7 +91,7 @@ class ImageClassification(Task):
 
     def loss(self, model, inputs: Inputs, items=None) -> tuple[torch.Tensor, Any]:
         """Cross entropy summed over rows / items."""
-        outputs = model(pixel_values=inputs["pixel_values"])
+        outputs = self.forward(model, inputs)
         return losses.cross_entropy(outputs.logits, inputs["labels"], items), outputs
 
     def keep(self, outputs, inputs: Inputs) -> dict[str, Any]:
@@ -101,6 +102,6 @@ class ImageClassification(Task):
         """Accuracy, macro-F1, MCC and per class."""
         return metrics.classification(kept["prediction"], kept["label"], self.names)
 
-    def decode(self, outputs, rows: Rows) -> list[dict]:
+    def decode(self, outputs, rows: Rows, inputs: Inputs) -> list[dict]:
         """label, score and every class's score of each row."""
         return metrics.class_answers(outputs.logits, self.names)

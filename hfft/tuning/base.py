@@ -16,6 +16,7 @@ from hfft.messages import InputError
 from hfft.models import below, head_modules, unwrapped
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
+SPANS = ("start_logits", "end_logits")  # what a model for question answering gives in place of logits
 
 
 def blocks(model) -> list[str]:
@@ -157,7 +158,8 @@ def small_logits(model) -> torch.Tensor:
     """The model's answer in eval mode to `small_inputs`; its mode and the random state stay as they were."""
     was_training = {module: module.training for module in model.modules()}
     model.eval()
-    logits = model(**small_inputs(model)).logits
+    outputs = model(**small_inputs(model))
+    logits = outputs["logits"] if "logits" in outputs else torch.stack([outputs[name] for name in SPANS])
     for module, training in was_training.items():
         module.training = training
     return logits
