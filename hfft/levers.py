@@ -173,6 +173,7 @@ def lean(trainer) -> Iterator[None]:
     def zero_grad(set_to_none: bool = True) -> None:
         trainer.optimizer.optimizer.zero_grad(set_to_none)
 
+    model.train()  # once for all modules: peft's own say that they are, when those inside are not
     model.train = MethodType(_train_unless_so, model)
     if not trainer._sharded():
         model.zero_grad = zero_grad

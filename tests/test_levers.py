@@ -130,3 +130,22 @@ def test_a_bf16_run_is_saved_in_fp32_and_read_back_as_it_was_measured(tmp_path):
     truth = [row["label"] for row in tiny.pictures(8, seed=5)]
     right = sum(answer["label"] == str(label) for answer, label in zip(again, truth, strict=True))
     assert right / 8 == pytest.approx(result.metrics["eval"]["accuracy"])
+
+
+def test_all_modules_train_also_where_the_outermost_says_that_it_does_already():
+    class Holder:
+        model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(2, 2))
+
+        def _sharded(self):
+            return True
+
+    net = Holder.model
+    net[0].eval()  # as the base inside a fresh PeftModel is
+    assert net.training and not net[0].training
+    with levers.lean(Holder()):
+        assert net[0].training
+        net.eval()
+        assert not net[0].training
+        net.train()
+        assert net[0].training
+    assert "train" not in net.__dict__
