@@ -29,6 +29,19 @@ def text(result, metrics: dict[str, Any]) -> str:
     )
 
 
+def of_features(folder: Path, recipe, task, rows: int) -> str:
+    """README.md of a run that trained nothing: the model, how to load it, and where its embeddings lie."""
+    base = _public(recipe.model.name)
+    front: dict[str, Any] = {"library_name": "transformers", **({"base_model": base} if base else {})}
+    front |= {"pipeline_tag": task.pipeline_tag, "tags": ["hfft"]}
+    how = f"{task.pooling} pooling, {', '.join(f'{name}: layer {layer}' for name, layer in task.layers.items())}"
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {_escaped(folder.resolve().name)}\n\n"
+        f"{_escaped(base or 'A local checkpoint')} as it was, and its embeddings of {rows:,} rows in `features/` "
+        f"({how}), by hfft {__version__}.\n\n```python\n{_loading(task.auto_model, base=False)}\n```\n"
+    )
+
+
 def _loading(auto: str, repo: str | None = None, revision: str | None = None, *, base: bool) -> str:
     """The code that loads the run, from its folder or from `repo`; `base`: its base model lies in a folder below."""
     where = '"' + (repo or "PATH_OR_ID") + '"' + (f', revision="{revision}"' if revision else "")

@@ -4,15 +4,12 @@ A checkpoint remembers them. A change that would alter what is trained is refuse
 it is allowed by name; anything else (paths, logging, how a step's rows are split over processes) may change.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from hfft import checkpoint
+from hfft import adapters, checkpoint
 from hfft.messages import CheckpointError, InputError, announce
 
 HARMLESS = {  # of TrainingArguments: they say where, how fast and how loudly, not what is trained
@@ -25,7 +22,6 @@ HARMLESS = {  # of TrainingArguments: they say where, how fast and how loudly, n
     "torch_compile_backend", "torch_compile_mode", "use_cpu",
 }  # fmt: skip
 HARMLESS_STARTS = ("hub_", "include_", "log_", "logging_", "push_", "trackio_", "torch_empty_")
-SAMPLE = 1 << 16  # bytes of each weight that are hashed
 
 
 def of(recipe, args, splits, model) -> dict[str, Any]:
@@ -40,23 +36,13 @@ def of(recipe, args, splits, model) -> dict[str, Any]:
     found = {
         "task": known["task"],
         **{f"model.{key}": value for key, value in model_keys.items()},
-        "model.weights": _print_of(model),
+        "model.weights": adapters.print_of(model.state_dict()),
         **{f"data.{key}": value for key, value in data_keys.items()},
         "data.fingerprint": splits.report.get("fingerprint"),
         **{kind: known.get(kind, []) for kind in ("tuning", "objectives")},
         **{f"train.{key}": value for key, value in {**train, **stopping}.items()},
     }
     return json.loads(json.dumps(found, default=str))
-
-
-def _print_of(model) -> str:
-    """A hash of the names, shapes and kinds of all weights, and of the first part of each."""
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        sample = weight.detach().reshape(-1)[: SAMPLE // weight.element_size()].cpu().contiguous()
-        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} ".encode())
-        digest.update(sample.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def kept(place: Path, now: dict[str, Any], allowed: Sequence[str]) -> set[str]:

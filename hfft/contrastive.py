@@ -44,7 +44,7 @@ class Embedded:
             for name in ("texts", "others", "negatives")
             if (values := getattr(self, name)) is not None
         }
-        return replace(self, **first)
+        return replace(self, **first)  # type: ignore[arg-type]
 
     def everyone(self, values: torch.Tensor) -> torch.Tensor:
         """The same of all processes, one below the other."""

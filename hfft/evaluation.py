@@ -58,6 +58,8 @@ def of_run(
 ) -> dict[str, Any]:
     """Metrics of the run in `folder` on its evaluation split, on another `split`, or on other `data` with truth."""
     result = load(folder, trust_code=trust_code)
+    if not result.task.trains:
+        raise InputError(f"{folder}: {result.recipe.task.name} has no right answers, and so no metrics")
     section = result.recipe.data or DataSection()
     if data and not split:
         given = inputs.named(data, "image" in result.task.columns)

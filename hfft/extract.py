@@ -6,6 +6,7 @@ left is the same. `recipe.train` is null; the run's folder is the task's `output
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,9 +20,9 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from hfft import contract, faults, launch, levers, lock, models, report, room, seal, together
+from hfft import card, contract, faults, launch, levers, lock, models, report, room, seal, together
 from hfft.checkpoint import ASIDE
-from hfft.messages import InputError, MachineError, Stopped, announce, warn
+from hfft.messages import InputError, MachineError, Stopped, announce, first_line, redacted, warn
 from hfft.once import splits_of
 from hfft.predict import Result, load
 from hfft.recipe import DataSection
@@ -42,8 +43,12 @@ class Part:
 
 
 def extract(recipe, task, rows: Any, guard, *, resume: bool = False, overwrite: bool = False) -> Result:
-    """Leave the embeddings of all rows in `task.output`; `rows` in memory replace `data.path`. Each process calls it."""
+    """Leave the embeddings of all rows in `task.output`; `rows` in memory replace `data.path`. Every process calls it.
+
+    Raises Stopped after a signal, MachineError where files lie on several machines' own disks.
+    """
     refuse(recipe)
+    launch.find_anew()
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
     folder = Path(task.output)
     with ExitStack() as until_the_end:
@@ -53,6 +58,7 @@ def extract(recipe, task, rows: Any, guard, *, resume: bool = False, overwrite: 
         levers.keep_memory(levers.allowed(None), state.device)
         splits = read(recipe, task, rows)
         net = fitted(recipe, task, splits).to(state.device).eval()
+        tried(task, net, splits)
         plan = contract.of(recipe, None, splits, net)
         together.from_main(lambda: write_plan(folder, recipe, splits, plan, overwrite=overwrite))
         parts = parts_of(folder, splits, task.rows_per_file)
@@ -61,7 +67,7 @@ def extract(recipe, task, rows: Any, guard, *, resume: bool = False, overwrite: 
         if guard.agreed(state.device):
             raise Stopped("stopped between two files; resume with --resume")
         told = {"seconds": time.time() - started, "computed": sum(gather_object([computed]))}
-        together.from_main(lambda: finish(task, net, splits, parts, told))
+        together.from_main(lambda: finish(recipe, task, net, splits, parts, told))
         return load(folder, trust_code=True)
 
 
@@ -114,6 +120,26 @@ def fitted(recipe, task, splits) -> Any:
     if levers.bf16_pays(net, next(net.parameters()).device) and not getattr(task, "bf16", True):
         announce("fp32 arithmetic (the task's bf16: true is faster here, and rounds to 3 digits)")
     return net
+
+
+def tried(task, net, splits) -> None:
+    """The longest of the first rows through the model, and what the files need of the disk. Raises what stops a run."""
+    rows = splits.train[:100]
+    longest = max(range(len(rows["text"])), key=lambda i: len(rows["text"][i]))
+    encoded = task.encode({name: cells[longest : longest + 1] for name, cells in rows.items()})
+    try:
+        sizes = [values.shape[1] for _, values in _answered(task, net.eval(), encoded)]
+    except room.UNFIT as error:
+        raise InputError(f"model {net.name_or_path!r} cannot take a text: {first_line(error)}") from error
+    needed = 4 * sum(sizes) * sum(map(len, filter(None, (splits.train, splits.eval))))
+    there = next(
+        place for place in (Path(task.output).absolute(), *Path(task.output).absolute().parents) if place.exists()
+    )
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise MachineError(
+            f"task: output: the features need {room.size(needed)}, {room.size(free)} are free; name another disk"
+        )
 
 
 def write_plan(folder: Path, recipe, splits, plan: dict[str, Any], *, overwrite: bool) -> None:
@@ -210,7 +236,7 @@ def write(table, path: Path) -> None:
     os.replace(aside, path)
 
 
-def finish(task, net, splits, parts: list[Part], told: dict[str, Any]) -> None:
+def finish(recipe, task, net, splits, parts: list[Part], told: dict[str, Any]) -> None:
     """The model beside its features, metrics.json and the manifest, once all files are there."""
     import pyarrow.parquet as pq
 
@@ -228,6 +254,7 @@ def finish(task, net, splits, parts: list[Part], told: dict[str, Any]) -> None:
         warn(f"{splits.report['truncated']:,} of {rows:,} texts ({share:.1%}) were cut at {task.limit} tokens")
     models.save(net, task.processor, folder)
     found = {"rows": rows, "files": len(parts), "columns": list(task.layers), **told}
+    (folder / "README.md").write_text(redacted(card.of_features(folder, recipe, task, rows)), encoding="utf-8")
     report.write(folder / "metrics.json", {"features": found, "data": splits.report})
     seal.seal(folder)
     announce(f"features: {rows:,} rows in {len(parts)} files of {folder / FOLDER}, {told['seconds']:.1f} s")

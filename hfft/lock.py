@@ -17,7 +17,8 @@ NAME = ".lock"
 def held(folder: str | Path, called: str = "train.output_dir") -> Iterator[None]:
     """No other process writes into `folder` while the block runs; one that is made for it and stays empty goes again.
 
-    `called` is the key that names the folder. Raises InputError naming the process that holds it. On a disk without locks it warns and goes on.
+    `called` is the key that names it. Raises InputError naming the process that holds it. On a disk without locks it
+    warns and goes on.
     """
     folder = Path(folder)
     made = _make(folder, called)

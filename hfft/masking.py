@@ -125,7 +125,7 @@ def packed(texts: Iterable[Piece], room: int, separator: list[int]) -> Iterator[
         yield row
 
 
-# ---- the head, only where it is asked ---------------------------------------------------------------------------------
+# ---- the head, only where it is asked --------------------------------------------------------------------------------
 @contextmanager
 def only_at(net, places: torch.Tensor) -> Iterator[None]:
     """Inside the block the head of `net` sees only the tokens at `places` (rows, tokens) bool, as one row of them.
@@ -173,6 +173,11 @@ def head_is_local(model, inputs: dict[str, torch.Tensor], places: torch.Tensor) 
 def at(logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """(number of places, vocabulary) of a whole batch's logits (rows, tokens, vocabulary)."""
     return logits[:, logits.shape[1] - places.shape[1] :][places]
+
+
+def hooks_fit(model) -> bool:
+    """Whether `only_at` can be used: not in a compiled model, nor where one process drives several GPUs."""
+    return not (hasattr(model, "_orig_mod") or isinstance(model, torch.nn.DataParallel))
 
 
 def inner(model) -> Any:

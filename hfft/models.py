@@ -294,7 +294,10 @@ def load_weights(net, folder: str | Path) -> None:
 
 def remember_base(net, weights: dict[str, torch.Tensor]) -> None:
     """Keep the weights from before the adapter, for `save_final`; references to them, no copies."""
-    if hasattr(net, "peft_config") and head_modules(net.get_base_model()):
+    if not hasattr(net, "peft_config"):
+        return
+    base = net.get_base_model()
+    if head_modules(base) or getattr(base, "base_model", None) is base:  # or a backbone without any head
         net.base_weights = weights
 
 
@@ -309,13 +312,13 @@ def save_final(net, processor, folder: str | Path, *, weights: dict[str, torch.T
         return
     base_weights = getattr(net, "base_weights", None)
     if base_weights is not None:
-        save(net.get_base_model(), None, folder, state_dict=base_weights)
+        save(net.get_base_model(), None, folder, state_dict=dict(base_weights))  # which loses tied ones in it
         adapters.sign(folder, base_weights)
     save(net, processor, folder, **({} if weights is None else {"state_dict": dict(weights)}))
     if base_weights is not None and not _loads_plainly(net, weights, folder):
         for name in ["config.json", *(path.name for path in Path(folder).glob("model*.safetensors*"))]:
             (Path(folder) / name).unlink()
-        save(net.get_base_model(), processor, Path(folder) / BASE, state_dict=base_weights)
+        save(net.get_base_model(), processor, Path(folder) / BASE, state_dict=dict(base_weights))
         warn(
             f"transformers alone cannot load this kind of adapter; load {BASE}/ with AutoModel and the adapter with "
             "peft's PeftModel, or write export: [merge]"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from hfft import arguments, levers, lookup, metrics, room, sheet
+from hfft import arguments, extract, levers, lookup, metrics, room, sheet
 from hfft.batches import longest_first, unparted
 from hfft.data import CHECKED
 from hfft.messages import HfftError, HubError, InputError, MachineError, announce, first_line
@@ -81,6 +81,9 @@ def check(
         sheet.claim(show)
     recipe.require("model", *([] if data is not None else ["data"]))
     found = Findings(recipe)
+    kind: Any = lookup.find("tasks", recipe.task.name)
+    if not kind.trains:
+        return _extraction(found, data, show)
     with tempfile.TemporaryDirectory() as folder:
         trainer, splits = _apart(found, recipe, data, folder, full)
         if trainer is not None:
@@ -125,6 +128,32 @@ def _apart(found: Findings, recipe: Recipe, data: Any, folder: str, full: bool) 
     if trainer is None:
         _not_checked(found, "a forward and backward pass, memory, disk")
     return trainer, splits
+
+
+def _extraction(found: Findings, data: Any, show: str | Path | None) -> dict[str, Any]:
+    """What a run that trains nothing would see: its rows, and the longest of the first through the model."""
+    recipe = found.recipe
+    if show is not None:
+        raise InputError(f"--show: shows training rows, and {recipe.task.name} trains nothing; leave it out")
+    found.of(extract.refuse, recipe)
+    task = found.of(lookup.call, "tasks", recipe.task)
+    before, splits = len(found.errors), None if task is None else found.of(extract.read, recipe, task, data)
+    if task is not None and splits is None:
+        _model_alone(found, recipe, before, True)
+    elif task is not None:
+        found.of(room.writable, task.output, "task: output")
+        net = found.of(extract.fitted, recipe, task, splits)
+        if net is not None:
+            found.of(extract.tried, task, net, splits)
+    answer = {"problems": found.problems()} | ({} if splits is None else {"data": splits.report})
+    if found.errors:
+        error = type(found.errors[0])(*[problem["message"] for problem in answer["problems"]])
+        error.answer = answer
+        raise error from found.errors[0]
+    assert splits is not None
+    rows = len(splits.train) + (0 if splits.eval is None else len(splits.eval))
+    announce(f"check: {rows:,} rows to embed in {', '.join(task.layers)}")
+    return answer
 
 
 def _not_checked(found: Findings, what: str) -> None:

@@ -15,11 +15,12 @@ from hfft.messages import TOKEN, InputError, redacted
 from hfft.recipe import written
 
 TOLD = ("README.md", "LICENSE*", "recipe.yaml", "run.lock.json", "metrics.json")
-LOADED = (  # what from_pretrained of transformers, peft and timm reads
+LOADED = (  # what transformers, peft, timm and sentence-transformers read
     "config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json",
     "adapter_config.json", "adapter_model*.safetensors", "*processor_config.json", "tokenizer*.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.tiktoken", "spiece.model",
     "tokenizer.model", "sentencepiece*.model", "chat_template.*", "additional_chat_templates/*.jinja",
+    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
 )  # fmt: skip
 NEVER = ("*.bin", "*.pt", "*.pth", "*.pkl", ".*", "*/.*")  # pickles run code where they are read
 WEIGHTS = ".safetensors"

@@ -44,11 +44,14 @@ MEMORY = (
 SMALL = ("galore", "apollo", "lomo", "schedule_free", "came")  # whose states are less, or unlike, the weights
 
 
-def writable(folder: str | Path) -> None:
-    """Try `train.output_dir` and leave nothing. Raises InputError or MachineError where no run could write."""
+def writable(folder: str | Path, called: str = "train.output_dir") -> None:
+    """Try a run's folder and leave nothing; `called` is the key that names it.
+
+    Raises InputError or MachineError where no run could write.
+    """
     folder = Path(folder)
     if os.path.exists(folder) and not folder.is_dir():
-        raise InputError(f"train.output_dir: {str(folder)!r} is a file; name a folder")
+        raise InputError(f"{called}: {str(folder)!r} is a file; name a folder")
     new = [each for each in (folder, *folder.parents) if not os.path.exists(each)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,9 +59,7 @@ def writable(folder: str | Path) -> None:
             file.write(b"hfft")
     except OSError as error:
         why = error.strerror or error
-        raise MachineError(
-            f"train.output_dir: {str(folder)!r} cannot be written ({why}); name another folder"
-        ) from error
+        raise MachineError(f"{called}: {str(folder)!r} cannot be written ({why}); name another folder") from error
     finally:
         for each in new:
             with contextlib.suppress(OSError):  # not made, or another run has begun there

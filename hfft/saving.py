@@ -133,12 +133,12 @@ def save_random(trainer, folder: Path) -> None:
 
 def load_random(trainer, folder: Path) -> None:
     """What `save_random` left; where it knows no state of this process, one of its own, the same at each resume."""
-    args, alone = trainer.args, trainer.args.world_size == 1
+    args = trainer.args
     saved = checkpoint.about(folder)["processes"]
     if saved == args.world_size:
         batches.set_rng_state(read(random_file(trainer, folder)))
     else:
-        torch.manual_seed(hash((args.seed, trainer.state.global_step, args.process_index, alone)) % 2**63)
+        torch.manual_seed(hash((args.seed, trainer.state.global_step, args.process_index)) % 2**63)
 
 
 def restore(trainer) -> None:

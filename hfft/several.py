@@ -33,7 +33,7 @@ def encode(tokenizer, rows: dict[str, list], columns: tuple[str, ...], limit: in
 
 
 def collate(tokenizer, rows: list[dict], most: int | None = None) -> dict[str, Any]:
-    """What `encode` gave of some rows -> tensors; at most `most` texts in a part.
+    """What `encode` gave of some rows -> tensors, padded on the right; at most `most` texts in a part.
 
     input_ids, attention_mask (, token_type_ids) and mask: (texts, tokens), longest text first, in `parts` of (first,
     last, tokens); `back` (texts,) puts what is made of them into order; `ids` (texts,) int64 are the same for equal
@@ -51,7 +51,7 @@ def collate(tokenizer, rows: list[dict], most: int | None = None) -> dict[str, A
     places, spans = parted(lengths, most)
     texts = [{name: cut[name][i][k] for name in names} for i, k in (order[place] for place in places)]
     inputs: dict[str, Any] = text.collate(tokenizer, texts)
-    inputs["mask"] = mask([lengths[place] for place in places], tokenizer.padding_side)
+    inputs["mask"] = mask([lengths[place] for place in places])
     inputs["back"] = torch.from_numpy(np.argsort(places))
     inputs["ids"] = torch.tensor([identity(cut["input_ids"][i][k]) for i, k in order])
     inputs["negatives"] = torch.tensor([i for i, k in order if k > 1], dtype=torch.int64)
@@ -68,10 +68,9 @@ def parted(lengths: list[int], most: int | None) -> tuple[np.ndarray, list[tuple
     return np.concatenate(found), list(zip([0, *ends[:-1]], ends, widths, strict=True))
 
 
-def mask(lengths: list[int], side: str) -> torch.Tensor:
-    """(texts, tokens) int64: 1 where a text has tokens, the others being padding on that side."""
-    places, sizes = torch.arange(max(lengths)), torch.tensor(lengths)[:, None]
-    return (places < sizes if side == "right" else places >= len(places) - sizes).long()
+def mask(lengths: list[int]) -> torch.Tensor:
+    """(texts, tokens) int64: 1 where a text has tokens, the others being padding, which comes after them."""
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
 
 
 def identity(ids: np.ndarray) -> int:

@@ -9,6 +9,7 @@ ALONE = (
     (0x20000, 0x3FFFF),
 )  # fmt: skip
 BLANK, LETTER, SINGLE, MARK = range(4)
+JOINER = "\u200d"  # between the parts of one emoji, or of letters
 
 
 @lru_cache(maxsize=65536)
@@ -33,7 +34,7 @@ def bounds(text: str) -> list[tuple[int, int]]:
         kind = _kind(character)
         if kind == BLANK:
             before = BLANK
-        elif before != BLANK and (kind == MARK or (kind == LETTER and before == LETTER)):
+        elif before != BLANK and (kind == MARK or text[i - 1] == JOINER or (kind == LETTER and before == LETTER)):
             found[-1][1] = i + 1
         else:
             found.append([i, i + 1])

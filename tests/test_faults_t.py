@@ -419,7 +419,7 @@ REFUSED = {
         {"train.csv/notes.md": "x"},
         "{path: DATA/train.csv}",
         [
-            "DATA/train.csv: only files of other kinds (.md) in this folder; give files of rows (csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt)"
+            "DATA/train.csv: only files of other kinds (.md) in this folder; give files of rows (csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt, conll, bio, iob, iob2)"
         ],
     ),
 }

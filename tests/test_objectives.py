@@ -23,7 +23,7 @@ def rows(labels: list[int], names=("cat", "dog", "owl")) -> Dataset:
     return Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=list(names))}))
 
 
-TASK = SimpleNamespace(loss=plain, names=["cat", "dog", "owl"])
+TASK = SimpleNamespace(loss=plain, truth="class", names=["cat", "dog", "owl"])
 TRAIN = rows([0] * 6 + [1] * 3 + [2] * 1)
 BATCH = {"x": LOGITS, "labels": LABELS}
 
@@ -64,7 +64,9 @@ def test_class_weights_follow_the_models_order_of_classes():
 
 @pytest.mark.parametrize("part", ["class_weights", "label_smoothing"])
 def test_two_half_batches_give_the_gradient_of_the_whole(part):
-    loss = class_weights(plain, task=TASK, train=TRAIN) if part == "class_weights" else label_smoothing(plain)
+    loss = (
+        class_weights(plain, task=TASK, train=TRAIN) if part == "class_weights" else label_smoothing(plain, task=TASK)
+    )
     layer = torch.nn.Linear(3, 3)
     loss(layer, BATCH, 4)[0].backward()
     whole = layer.weight.grad.clone()
@@ -75,12 +77,12 @@ def test_two_half_batches_give_the_gradient_of_the_whole(part):
 
 
 def test_label_smoothing_is_torchs():
-    value, _ = label_smoothing(plain, alpha=0.2)(same, BATCH)
+    value, _ = label_smoothing(plain, task=TASK, alpha=0.2)(same, BATCH)
     assert value.item() == pytest.approx(functional.cross_entropy(LOGITS, LABELS, label_smoothing=0.2).item(), abs=1e-6)
 
 
 def test_label_smoothing_adds_to_class_weights():
-    value, _ = label_smoothing(class_weights(plain, task=TASK, train=TRAIN), alpha=0.5)(same, BATCH)
+    value, _ = label_smoothing(class_weights(plain, task=TASK, train=TRAIN), task=TASK, alpha=0.5)(same, BATCH)
     weighted, _ = class_weights(plain, task=TASK, train=TRAIN)(same, BATCH)
     even = -LOGITS.log_softmax(-1).mean()
     assert value.item() == pytest.approx(0.5 * weighted.item() + 0.5 * even.item(), abs=1e-6)
@@ -98,10 +100,13 @@ def test_label_smoothing_adds_to_class_weights():
             "objectives: class_weights: dog: 0 is not a number above 0",
         ),
         (
-            lambda: class_weights(label_smoothing(plain), task=TASK, train=TRAIN),
+            lambda: class_weights(label_smoothing(plain, task=TASK), task=TASK, train=TRAIN),
             "objectives: class_weights replaces the task's loss: write it first in the list",
         ),
-        (lambda: label_smoothing(plain, alpha=1.0), "objectives: label_smoothing: alpha must be in [0, 1), not 1.0"),
+        (
+            lambda: label_smoothing(plain, task=TASK, alpha=1.0),
+            "objectives: label_smoothing: alpha must be in [0, 1), not 1.0",
+        ),
     ],
 )
 def test_mistakes_are_refused_in_one_line(build, line):

@@ -332,7 +332,7 @@ WRONG_TEXT = {
     "an unknown ending": (
         {"train.xlsx": b"1"},
         {"path": "train.xlsx"},
-        "train.xlsx: files ending in '.xlsx' are not read; give one of csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt",
+        "train.xlsx: files ending in '.xlsx' are not read; give one of csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt, conll, bio, iob, iob2",
     ),
     "a missing file": (
         CSV,
@@ -347,12 +347,12 @@ WRONG_TEXT = {
     "a folder named like a file": (
         {"train.csv/notes.md": "x"},
         {"path": "train.csv"},
-        "DATA/train.csv: only files of other kinds (.md) in this folder; give files of rows (csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt)",
+        "DATA/train.csv: only files of other kinds (.md) in this folder; give files of rows (csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt, conll, bio, iob, iob2)",
     ),
     "an empty folder": (
         {"README.md": "x"},
         {},
-        "DATA: nothing in this folder; give files of rows (csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt)",
+        "DATA: nothing in this folder; give files of rows (csv, tsv, json, jsonl, ndjson, parquet, arrow, feather, txt, conll, bio, iob, iob2)",
     ),
     "files that name no split": (
         {"a.csv": GOOD, "b.csv": GOOD},

@@ -31,6 +31,7 @@ CONFIGS = {
             dropout=0.0,
             attention_dropout=0.0,
             seq_classif_dropout=0.0,
+            qa_dropout=0.0,
             initializer_range=0.2,
             pad_token_id=0,
         ),
@@ -151,4 +152,22 @@ def pictures(num_rows: int, seed: int = 0, size: int = 16) -> list[dict]:
         base = 60 if i % 2 == 0 else 180
         values = (base + torch.randint(-40, 40, (size, size, 3), generator=generator)).to(torch.uint8).numpy()
         rows.append({"image": Image.fromarray(values), "label": "dark" if i % 2 == 0 else "light"})
+    return rows
+
+
+def questions(num_rows: int, seed: int = 0, impossible: bool = False, words: int = 20) -> list[dict]:
+    """Learnable rows: the answer is the one "good film" in the context; every third has none, if asked for."""
+    import numpy as np
+
+    generator, rows = np.random.default_rng(seed), []
+    for i in range(num_rows):
+        context = generator.choice(WORDS[10:], int(generator.integers(5, words))).tolist()
+        without = impossible and i % 3 == 2
+        place = int(generator.integers(0, len(context)))
+        context[place:place] = [] if without else ["good", "film"]
+        text = " ".join(context)
+        answers = {"text": [], "answer_start": []}
+        if not without:
+            answers = {"text": ["good film", "good"], "answer_start": [text.index("good film")] * 2}
+        rows.append({"question": "the film was", "context": text, "answers": answers})
     return rows

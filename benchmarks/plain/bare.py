@@ -1,8 +1,8 @@
 """A bare PyTorch loop with hfft's levers and nothing else: the most that this hardware gives with these levers.
 
-Text: tokenised once, each batch in parts of like length, dropout quickened. Pictures: opened and resized in place, 8-bit
-until the batch, channels_last. Both: bf16 autocast (strided depthwise convolutions in
-fp32), fused AdamW, linear schedule, clipping at 1.0, and the allocator that its environment sets (benchmarks.pairs).
+Text: tokenised once, each batch in parts of like length, dropout quickened. Pictures: opened, resized in place, 8-bit
+until the batch, channels_last. Both: bf16 autocast (strided depthwise convolutions in fp32), fused AdamW, linear
+schedule, clipping at 1.0, and the allocator that its environment sets (benchmarks.pairs).
 
 Example:
     python -m benchmarks.plain.bare text --data SHARED/data/sst2 --model SHARED/models/minilm-l6-v5k --steps 60

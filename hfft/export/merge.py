@@ -39,6 +39,7 @@ def merge(result, folder, *, dtype: str | None = None) -> Path:
         merged = merged.to(_dtype(dtype))
     folder = Path(folder)
     models.save(merged, result.task.processor, folder)
+    result.task.save(folder)
     shutil.copy(Path(result.folder) / "recipe.yaml", folder)  # with it `hfft predict` and `hfft eval` take the folder
     return folder
 

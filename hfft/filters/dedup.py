@@ -11,11 +11,13 @@ from datasets import Dataset
 
 from hfft.messages import announce
 
+TRUTH = ("label", "tags", "answers")
+
 
 def dedup(rows: Dataset, *, keep: Literal["first", "none"] = "first") -> Dataset:
     """The rows without their later copies; `keep: none` drops every row that has a copy, the first too.
 
-    Equal means every input column (all but "label" and "row"); pictures are compared by the bytes of their files.
+    Equal means every input column (all but the truth and "row"); pictures are compared by the bytes of their files.
     """
     if keep not in ("first", "none"):
         raise ValueError(f"filters.dedup.keep: {keep!r} is not known; write 'first' or 'none'")
@@ -32,7 +34,7 @@ def dedup(rows: Dataset, *, keep: Literal["first", "none"] = "first") -> Dataset
 
 
 def _keys(rows: Dataset):
-    names = [name for name in rows.column_names if name not in ("label", "row")]
+    names = [name for name in rows.column_names if name not in (*TRUTH, "row")]
     for start in range(0, len(rows), 1000):
         batch = rows[start : start + 1000]
         for values in zip(*(batch[name] for name in names), strict=True):
@@ -50,7 +52,8 @@ def _key(value: Any) -> Any:
 
 
 def _conflicts(rows: Dataset, groups: list[list[int]]) -> int:
-    if "label" not in rows.column_names:
+    truth = next((name for name in TRUTH if name in rows.column_names), None)
+    if truth is None:
         return 0
-    labels = rows["label"][:]
+    labels = rows[truth][:]
     return sum(len({repr(labels[i]) for i in group}) > 1 for group in groups)

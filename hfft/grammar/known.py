@@ -43,7 +43,7 @@ class DataSection:
     name: str | None = None
     revision: str | None = None
     load: dict[str, Any] = field(default_factory=dict)
-    columns: dict[str, str | list[str]] = field(default_factory=dict)
+    columns: dict[str, str | int | list[str]] = field(default_factory=dict)
     train: str = "train"
     eval: str | None = None
     eval_size: Annotated[float, Gt(0), Lt(1)] | Annotated[int, Ge(1)] = 0.1

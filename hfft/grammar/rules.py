@@ -138,7 +138,7 @@ def code(source: Source, given: Mapping[str, Any], trust_code: bool) -> None:
 
 def secrets(source: Source, data: object, path: Path_ = ()) -> None:
     """Refuse every key that looks like a token or password, at any depth, without its value."""
-    if path == ("data", "labels"):  # names of classes
+    if path in (("data", "labels"), ("data", "columns")):  # names of classes, and of a task's columns such as "tokens"
         return
     pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in pairs:

@@ -27,6 +27,8 @@ def class_weights(loss, *, weights: Literal["balanced"] | dict[str, float] = "ba
     """
     if loss != task.loss:
         raise InputError("objectives: class_weights replaces the task's loss: write it first in the list")
+    if getattr(task, "truth", "class") == "group":
+        raise InputError("objectives: class_weights: the model has no classes; take it out")
     names, counts = _counts(train)
     by_name = dict(zip(names, scaled(weights, names, counts), strict=True))
     announce("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in by_name.items()))

@@ -8,13 +8,13 @@ as (1 - alpha) · loss + alpha · cross entropy against the even distribution, s
 from hfft.messages import InputError
 
 
-def label_smoothing(loss, *, alpha: float = 0.1, task=None):
+def label_smoothing(loss, *, alpha: float = 0.1, task):
     """(1 - alpha) of the loss, and alpha of the mean over classes of -log p, summed over units and divided by `items`.
 
     `alpha` in [0, 1). Labels of -100 count for nothing. Raises InputError for another `alpha`, and for a task without
     one right class.
     """
-    if task is not None and task.truth not in ("class", "tags"):
+    if task.truth not in ("class", "tags"):
         raise InputError("objectives: label_smoothing: spreads one right class over the others, which this task lacks")
     if not 0 <= alpha < 1:
         raise InputError(f"objectives: label_smoothing: alpha must be in [0, 1), not {alpha}")

@@ -97,8 +97,10 @@ def tell(name: str, told: Counter[str], sentences: list[list[Line]], width: int,
 def to_source(name: str, sentences: list[list[Line]], width: int) -> Source:
     """A list a sentence for each column, which has two names where it is the first or the last."""
     columns = {str(i): [[cells[i] for _, cells in words] for words in sentences] for i in range(width)}
-    usual = {"tokens": columns["0"]} | ({"tags": columns[str(width - 1)]} if width > 1 else {})
-    source = one_file(usual | columns, name, [words[0][0] for words in sentences], "line")
+    named = {"tokens": columns["0"]}
+    if width > 1:  # else the tokens' other name would be a candidate for the tags
+        named |= {"tags": columns[str(width - 1)], **columns}
+    source = one_file(named, name, [words[0][0] for words in sentences], "line")
     source.hint = (
         " Of a CoNLL file the first column is the tokens and the last the tags, unless data.columns says else."
     )

@@ -7,7 +7,7 @@ import re
 from typing import Any, Literal
 
 from hfft.messages import InputError, announce
-from hfft.reading import columns
+from hfft.reading import columns, targets
 from hfft.reading.source import Source
 
 Form = Literal["pair", "scored_pair", "triplet", "labelled"]
@@ -35,9 +35,8 @@ WHICH = "task: {text_embedding: {form: pair}}, or scored_pair, triplet, labelled
 
 def of_columns(names: Any) -> Form | None:
     """The form of rows that are in canonical columns already."""
-    there = set(names)
-    fitting = [form for form, wanted in COLUMNS.items() if set(wanted) <= there]
-    return max(fitting, key=lambda form: len(COLUMNS[form]), default=None)  # type: ignore[return-value]
+    forms: tuple[Form, ...] = ("triplet", "pair", "scored_pair", "labelled")
+    return next((form for form in forms if set(COLUMNS[form]) <= set(names)), None)
 
 
 def settle(form: Form | None, source: Source, data: Any) -> Form:
@@ -93,9 +92,13 @@ def _found(source: Source, free: dict[str, str]) -> tuple[Form, str]:
 
 
 def _are_scores(name: str, cells: list) -> bool:
-    """Whether most cells are numbers, and by the column's name or their decimals no classes."""
-    known = [cell for cell in cells if isinstance(cell, int | float) and not isinstance(cell, bool) and cell == cell]
-    return len(known) > len(cells) / 2 and (name.lower() in CALLED or any(cell % 1 for cell in known))
+    """Whether most cells are numbers, also written as texts, and by the column's name or their decimals no classes."""
+    written = [
+        str(cell).strip() for cell in cells if isinstance(cell, int | float | str) and not isinstance(cell, bool)
+    ]
+    known = [cell for cell in written if targets.NUMBER.fullmatch(cell) or targets.WITH_COMMA.fullmatch(cell)]
+    whole = all(re.fullmatch(r"[-+]?\d+([.,]0*)?", cell) for cell in known)
+    return len(known) > len(cells) / 2 and (name.lower() in CALLED or not whole)
 
 
 def _columns(form: Form, given: dict, source: Source, free: dict[str, str]) -> dict[str, list[str]]:

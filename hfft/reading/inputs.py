@@ -15,7 +15,11 @@ from hfft.reading.source import Source
 from hfft.reading.tables import READERS
 
 SKIP = ", or set data.on_bad_row: skip"  # no remedy here: every row wants an answer
-CALLED = {"text": "a text", "image": "a picture (PIL image, path, bytes, array or tensor)"}
+CALLED = {
+    "text": "a text",
+    "tokens": "a text or a list of tokens",
+    "image": "a picture (PIL image, path, bytes, array or tensor)",
+}
 
 
 def read_inputs(given: Any, wanted: Sequence[str], data: Any, need_truth: bool = False) -> Source:
@@ -58,7 +62,7 @@ def is_empty(given: Any) -> bool:
 def as_rows(given: Any, wanted: list[str]) -> list[dict[str, Any]]:
     """Rows in memory: one value, a sequence of values or dicts, one dict, or a dict of columns."""
     if isinstance(given, dict):
-        cells = {name: listed(values) for name, values in given.items()}
+        cells = {name: None if is_words(name, values) else listed(values) for name, values in given.items()}
         if not given or any(values is None for values in cells.values()):
             return [as_row(0, given, wanted)]
         sizes = {name: len(values) for name, values in cells.items() if values is not None}
@@ -69,6 +73,11 @@ def as_rows(given: Any, wanted: list[str]) -> list[dict[str, Any]]:
     pair = isinstance(given, tuple) and len(needed(wanted)) > 1 and all(isinstance(value, str) for value in given)
     rows = None if pair else listed(given)
     return [as_row(i, row, wanted) for i, row in enumerate([given] if rows is None else rows)]
+
+
+def is_words(name: str, values: Any) -> bool:
+    """Whether the cells of a dict are the tokens of one row, and not texts of several."""
+    return name == "tokens" and isinstance(values, list | tuple) and all(isinstance(word, str) for word in values)
 
 
 def listed(values: Any) -> list | None:

@@ -31,6 +31,7 @@ def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, 
         found[split] += problems
     given = feature_names(picked[train]) or (list(map(str, data.labels)) if isinstance(data.labels, list) else None)
     labels.check_rename(data.labels, [[part for tag in _present(values) for part in {tag, entities.split(tag)[1]}]])
+    values = {split: _renamed(data, rows) for split, rows in values.items()}
     scheme = _scheme(values, picked[train])
     for split, source in picked.items():
         found[split] += _as_iob2(source, values[split], scheme)
@@ -46,6 +47,7 @@ def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, 
 def of_rows(data: Any, source: Source) -> tuple[Values, list[Problem]]:
     """(the IOB2 tags of each row, renamed by data.labels, None where they cannot be read; the problems)."""
     values, problems = _raw(data, source)
+    values = _renamed(data, values)
     return values, problems + _as_iob2(source, values, _scheme({"": values}, source))
 
 
@@ -73,7 +75,7 @@ def _scheme(values: Mapping[str, Values], source: Source) -> str:
 
 
 def _place(source: Source) -> str:
-    return f"{source.where(0).rpartition(' ')[0] or source.where(0)}, column '{source.origin.get(COLUMN, COLUMN)}'"
+    return f"{source.files[source.file_ids[0]].name}, column '{source.origin.get(COLUMN, COLUMN)}'"
 
 
 def feature_names(source: Source) -> list[str] | None:
@@ -83,9 +85,8 @@ def feature_names(source: Source) -> list[str] | None:
 
 # ---- cells ----------------------------------------------------------------------------------------------------------
 def _raw(data: Any, source: Source) -> tuple[Values, list[Problem]]:
-    """The tags of each row as they are written, renamed."""
+    """The tags of each row as they are written."""
     known = feature_names(source) or (list(map(str, data.labels)) if isinstance(data.labels, list) else None)
-    rename = {str(k): str(v) for k, v in data.labels.items()} if isinstance(data.labels, dict) else {}
     values: Values = []
     problems = []
     for i, (cell, row) in enumerate(zip(source.values(COLUMN), source.values("tokens"), strict=True)):
@@ -97,16 +98,23 @@ def _raw(data: Any, source: Source) -> tuple[Values, list[Problem]]:
         tags, what, remedy = _of_spans(cell, row) if isinstance(row, str) else _of_words(cell, row, known)
         if what:
             problems.append(Problem(i, COLUMN, cell, what, remedy))
-        values.append(None if what else tuple(_renamed(tag, rename) for tag in tags))
+        values.append(None if what else tuple(tags))
     return values, problems
 
 
-def _renamed(tag: str, rename: dict[str, str]) -> str:
-    """By the whole tag, or by its kind."""
-    prefix, kind = entities.split(tag)
-    if tag in rename or kind not in rename:
-        return rename.get(tag, tag)
-    return f"{prefix}-{rename[kind]}" if prefix else rename[kind]
+def _renamed(data: Any, values: Values) -> Values:
+    """By data.labels, the whole tag or its kind."""
+    if not isinstance(data.labels, dict):
+        return values
+    rename = {str(old): str(new) for old, new in data.labels.items()}
+
+    def new(tag: str) -> str:
+        prefix, kind = entities.split(tag)
+        if tag in rename or kind not in rename:
+            return rename.get(tag, tag)
+        return f"{prefix}-{rename[kind]}" if prefix else rename[kind]
+
+    return [row if row is None else tuple(map(new, row)) for row in values]
 
 
 def _no_names(source: Source, i: int, cell: list) -> InputError:

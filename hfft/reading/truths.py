@@ -21,7 +21,10 @@ from hfft.reading import columns as known_columns
 from hfft.reading.source import Source, plural
 
 ProblemName = Literal["single_label", "multi_label", "regression"]
-KINDS: dict[str, ModuleType] = {"class": labels, "classes": many, "numbers": targets, "answers": answers, "tags": tags}
+KINDS: dict[str, ModuleType] = {
+    "class": labels, "classes": many, "numbers": targets, "answers": answers, "tags": tags,
+    "group": labels,  # a class that rows have in common, which no model predicts
+}  # fmt: skip
 
 
 def of(task) -> ModuleType | None:

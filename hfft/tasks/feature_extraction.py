@@ -1,7 +1,7 @@
 """Feature extraction: a text in, an embedding of any of the model's layers out; nothing is trained (`train: null`)."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -121,7 +121,7 @@ class FeatureExtraction(Task):
 
 
 def pooled(hidden: torch.Tensor, tokens: torch.Tensor, how: str) -> torch.Tensor:
-    """(batch, tokens, hidden) -> (batch, hidden) float32, over the `tokens` (batch, tokens) bool that are no padding."""
+    """(batch, tokens, hidden) -> (batch, hidden) float32, over `tokens` (batch, tokens) bool: no padding."""
     hidden, there = hidden.float(), tokens.unsqueeze(-1)
     if how == "mean":
         return hidden.masked_fill(~there, 0).sum(1) / tokens.sum(1, keepdim=True).clamp(min=1)

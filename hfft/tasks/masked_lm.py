@@ -182,7 +182,7 @@ class MaskedLm(Task):
         known = ("labels", "places", "source_row")
         given, places = {name: value for name, value in inputs.items() if name not in known}, inputs["places"]
         if self.whole_logits is None:
-            self.whole_logits = hasattr(model, "_orig_mod") or not masking.head_is_local(model, given, places)
+            self.whole_logits = not (masking.hooks_fit(model) and masking.head_is_local(model, given, places))
         if self.whole_logits:
             outputs = model(**given)
             outputs.logits = masking.at(outputs.logits, places)

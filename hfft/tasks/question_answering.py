@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+import transformers
 
 from hfft import configs, models, spans, squad_metric, text
 from hfft.messages import InputError, announce
@@ -101,7 +102,11 @@ class QuestionAnswering(Task):
 
     def load_model(self, model):
         """The checkpoint's backbone, and its head where it answers questions already."""
-        net = models.load(self.auto_model, model, self.config, keep_head=True)
+        renamed = _backbone_renamed(model, self.config)
+        net = models.load(self.auto_model, renamed, self.config, keep_head=True)
+        if renamed is not model:  # else it would be undone in what is saved, which this class would not find again
+            known = net._weight_conversions
+            net._weight_conversions = [x for x in known if x.source_patterns != list(renamed.options["key_mapping"])]
         self.limit = text.fit_positions(net, self.processor, self.limit)
         self._check_stride()
         return net
@@ -265,6 +270,19 @@ class QuestionAnswering(Task):
             return {"answer": "", "start": 0, "end": 0, "score": shares[-1]}
         _, start, stop = ranked[0]
         return {"answer": context[start:stop], "start": start, "end": stop, "score": shares[0]}
+
+
+def _backbone_renamed(model, config):
+    """The model section with a `key_mapping`, where transformers calls the backbone otherwise in this class alone.
+
+    So with Llama, Qwen and others like them: all of their weights would be missing.
+    """
+    known = transformers.AutoModelForQuestionAnswering._model_mapping, transformers.AutoModel._model_mapping
+    if model.name is None or "key_mapping" in model.options or any(type(config) not in classes for classes in known):
+        return model
+    own, usual = (classes[type(config)].base_model_prefix for classes in known)
+    mapping = {rf"^{usual}\.": f"{own}."}
+    return model if own == usual else replace(model, options={**model.options, "key_mapping": mapping})
 
 
 def _logits(outputs, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

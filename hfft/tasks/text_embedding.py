@@ -29,7 +29,7 @@ LOSSES = {  # of each form, the default first
     "labelled": ("supervised_contrastive", "batch_hard_triplet"),
 }
 OF_ROWS = ("cosine_mse", "triplet")  # losses that are sums over rows; the others look at the whole batch
-TRUTHS = {"scored_pair": "numbers", "labelled": "class"}
+TRUTHS = {"scored_pair": "numbers", "labelled": "group"}
 METRICS = {
     "pair": embedding.RETRIEVAL,
     "scored_pair": ("spearman", "pearson"),
@@ -158,6 +158,9 @@ class TextEmbedding(Task):
         if wrong := [size for size in self.dimensions or [] if size > self.size]:
             raise InputError(f"task: dimensions: {wrong[0]} is above the {self.size} numbers of the model's embeddings")
         self.processor = text.load_tokenizer(model)
+        if self.processor.padding_side != "right":  # before a text it would shift the positions of its tokens
+            announce(f"padding side right, not {self.processor.padding_side}, so that embeddings do not depend on it")
+            self.processor.padding_side = "right"
         text.check_vocabulary(self.processor, self.config)
         text.set_pad_token(self.processor, self.config)
         self.limit = text.max_length(self.processor, self.config, self.max_length)
@@ -200,6 +203,11 @@ class TextEmbedding(Task):
             path = Path(folder) / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if (Path(folder) / "adapter_config.json").is_file():
+            announce(
+                "sentence-transformers loads an adapter only where it finds the base by its name; what export: [merge] "
+                "leaves it loads everywhere"
+            )
 
     # ---- rows -------------------------------------------------------------------------------------------------------
     def encode(self, rows: Rows, *, train: bool = False) -> Rows:
@@ -253,10 +261,9 @@ class TextEmbedding(Task):
     # ---- embeddings -------------------------------------------------------------------------------------------------
     def forward(self, model, inputs: Inputs) -> torch.Tensor:
         """The embeddings of all texts, (texts, size) float32, in the order of the rows."""
-        left, found = self.processor.padding_side == "left", []
+        found: list[torch.Tensor] = []
         for first, last, width in inputs["parts"]:
-            side = slice(-width, None) if left else slice(width)
-            part = {name: inputs[name][first:last, side] for name in (*MODEL_INPUTS, "mask") if name in inputs}
+            part = {name: inputs[name][first:last, :width] for name in (*MODEL_INPUTS, "mask") if name in inputs}
             if self.mini_batch and found and torch.is_grad_enabled():  # computed once more where its gradient is needed
                 found.append(checkpoint(partial(self._embedded, _inner(model)), part, use_reentrant=False))
             else:

@@ -159,7 +159,8 @@ def small_logits(model) -> torch.Tensor:
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     outputs = model(**small_inputs(model))
-    logits = outputs["logits"] if "logits" in outputs else torch.stack([outputs[name] for name in SPANS])
+    found = [name for name in ("logits", "last_hidden_state") if name in outputs]  # the second of models without a head
+    logits = outputs[found[0]] if found else torch.stack([outputs[name] for name in SPANS])
     for module, training in was_training.items():
         module.training = training
     return logits

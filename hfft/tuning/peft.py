@@ -189,7 +189,8 @@ def _reads_text(model) -> bool:
 
 
 def _warn_if_unfrozen_by_hand(model) -> None:
-    if any(p.is_floating_point() and not p.requires_grad for p in model.parameters()):
+    named = [(name, p) for name, p in model.named_parameters() if "pooler" not in name]  # tasks freeze an idle one
+    if any(p.is_floating_point() and not p.requires_grad for _, p in named):
         warn("peft freezes the whole base model; what was frozen or unfrozen before makes no difference")
 
 
