@@ -26,7 +26,8 @@ FORMAT = 1
 DAYS = 30  # an entry that no run has used for so long is removed
 OFF = "train.levers.cache=false"
 PACKAGE = Path(__file__).resolve().parent
-NOT_PLAIN = {"config", "processor", "lengths"}  # of a task: the processor counts by content, the others do not
+# of a task: the processor counts by content, the others decide on nothing that is encoded
+NOT_PLAIN = {"config", "processor", "answering", "train", "lengths"}
 
 
 def home() -> Path:

@@ -194,10 +194,13 @@ def takes_more(kind: str, name: str) -> bool:
 
 
 def columns(name: str) -> list[str] | None:
-    """The canonical columns of a task, from its source (a trailing "?" marks an optional one), None if not literal."""
+    """The canonical columns of a task, from its source (a trailing "?" marks an optional one), None if not literal.
+
+    Where they depend on options, `known_columns` lists all; "*ids" in it stands for those that the option `ids` names.
+    """
     for item in definition("tasks", name).body:
         targets = getattr(item, "targets", [getattr(item, "target", None)])
-        if any(isinstance(target, ast.Name) and target.id == "columns" for target in targets):
+        if any(isinstance(target, ast.Name) and target.id in ("columns", "known_columns") for target in targets):
             found = literal(getattr(item, "value", None))
             return list(found) if found else None
     return None

@@ -6,5 +6,5 @@ from types import SimpleNamespace
 def task(*columns: str, **more) -> SimpleNamespace:
     """A task with these canonical columns."""
     truth = "class" if "label" in columns else None
-    known = {"columns": columns, "truth": truth, "truth_options": {}, "windows": False, "vary": None}
+    known = {"columns": columns, "truth": truth, "truth_options": {}, "windows": False, "vary": None, "answered": None}
     return SimpleNamespace(**known, meet=lambda source, data: None, **more)

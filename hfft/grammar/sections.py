@@ -139,7 +139,10 @@ def data(source: Source, task: Part | None, trust_code: bool) -> DataSection:
 def column_names(task: Part | None) -> list[str] | None:
     """The columns that a task reads, None where they cannot be known."""
     found = lookup.columns(task.name) if task else None
-    return [name.rstrip("?") for name in found] if found else None
+    if task is None or found is None:
+        return None
+    named = [task.options.get(name[1:]) or [] if name.startswith("*") else [name.rstrip("?")] for name in found]
+    return [str(each) for names in named for each in (names if isinstance(names, list) else [names])]
 
 
 def split_names(source: Source, given: dict) -> None:

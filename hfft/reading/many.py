@@ -20,12 +20,13 @@ Values = list[tuple[str, ...] | None]
 def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, Values], list[str]]:
     """(split -> the class names of each row, None where it is bad; the classes in order). The first split is train."""
     train, *_ = picked
-    values = {}
+    values, rename = {}, _rename(data)
     for split, source in picked.items():
-        values[split], problems = of_rows(data, source)
+        values[split], problems = _named(data, source)
         found[split] += problems
-    every: list[str | None] = [name for rows in values.values() for row in rows for name in row or ()]
-    labels.check_rename(data.labels, [every])
+    labels.check_rename(data.labels, [_every(rows) for rows in values.values()])
+    values = {split: _renamed(rows, rename) for split, rows in values.items()}
+    every = [name for rows in values.values() for name in _every(rows)]
     known = _given(picked[train])
     if not known and not isinstance(data.labels, list):
         _mark_spellings(values, Counter(name for name in every if name is not None), found)
@@ -38,12 +39,26 @@ def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, 
 
 def of_rows(data: Any, source: Source) -> tuple[Values, list[Problem]]:
     """(the class names of each row, renamed by data.labels, None where they cannot be read; the problems)."""
-    rename = {str(k): str(v) for k, v in data.labels.items()} if isinstance(data.labels, dict) else {}
+    values, problems = _named(data, source)
+    return _renamed(values, _rename(data)), problems
+
+
+def _named(data: Any, source: Source) -> tuple[Values, list[Problem]]:
     if "\n" in source.origin.get(COLUMN, ""):
-        values, problems = _one_hot(source)
-    else:
-        values, problems = _cells(source, data.truth_options.get("separator"))
-    return [row if row is None else tuple(rename.get(name, name) for name in row) for row in values], problems
+        return _one_hot(source)
+    return _cells(source, data.truth_options.get("separator"))
+
+
+def _every(values: Values) -> list[str | None]:
+    return [name for row in values if row is not None for name in row]
+
+
+def _rename(data: Any) -> dict[str, str]:
+    return {str(k): str(v) for k, v in data.labels.items()} if isinstance(data.labels, dict) else {}
+
+
+def _renamed(values: Values, rename: dict[str, str]) -> Values:
+    return [row if row is None else tuple(dict.fromkeys(rename.get(name, name) for name in row)) for row in values]
 
 
 def _given(source: Source) -> list[str] | None:

@@ -34,6 +34,7 @@ class FeatureExtraction(Task):
     truth: ClassVar[str | None] = None
     trains: ClassVar[bool] = False
     auto_model: ClassVar[str] = "AutoModel"
+    known_columns: ClassVar[tuple[str, ...]] = ("text", "*ids")
     pipeline_tag: ClassVar[str] = "feature-extraction"
 
     def __post_init__(self):

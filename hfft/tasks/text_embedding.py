@@ -78,6 +78,7 @@ class TextEmbedding(Task):
 
     answered: ClassVar[tuple[str, ...]] = ("text",)
     auto_model: ClassVar[str] = "AutoModel"
+    known_columns: ClassVar[tuple[str, ...]] = ("text", "text_pair", "positive", "negative", "label")
     pipeline_tag: ClassVar[str] = "sentence-similarity"
 
     def __post_init__(self):
