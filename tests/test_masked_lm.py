@@ -255,7 +255,7 @@ def gradients(name: str, folder: str, layout: tuple[int, int], tuning: str, obje
     )  # fmt: skip
     encoded = batches.encoded(rows_of(20), task, split="train", seed=0)
     assert 8 < len(encoded) < 16, len(encoded)  # a whole window of 8 rows and a partial one
-    loss = lookup.call("objectives", Part(objective, {}), task.loss) if objective else task.loss
+    loss = lookup.call("objectives", Part(objective, {}), task.loss, task=task) if objective else task.loss
     trainer, catch = Trainer(model, args, task=task, loss=loss, train=encoded), Catch()
     trainer.add_callback(catch)
     trainer.train()

@@ -23,7 +23,7 @@ def rows(labels: list[int], names=("cat", "dog", "owl")) -> Dataset:
     return Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=list(names))}))
 
 
-TASK = SimpleNamespace(loss=plain, truth="class", names=["cat", "dog", "owl"])
+TASK = SimpleNamespace(loss=plain, truth="class", whole_batch=False, names=["cat", "dog", "owl"])
 TRAIN = rows([0] * 6 + [1] * 3 + [2] * 1)
 BATCH = {"x": LOGITS, "labels": LABELS}
 

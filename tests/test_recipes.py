@@ -138,6 +138,11 @@ OWN: dict[str, tuple[list[str], float]] = {
 }
 
 
+# where so few steps do not move the best metric: the most that the loss may be at the end (at the start it is the
+# logarithm of the tags, or of a window's tokens)
+LOSS = {"minilm_wnut17": 1.0, "bert_wikiann": 1.0, "modernbert_squad2_lora": 4.0}
+
+
 def on_hub(path) -> bool:
     """Whether the recipe's data are a data set of the Hub."""
     found = Recipe.read(path).data.path
@@ -213,6 +218,8 @@ def test_a_recipe_for_the_hub_learns_on_weights_and_data_that_are_here(path, tmp
     recipe.train["per_device_train_batch_size"] = 16
     result = hfft.finetune(recipe)
     best, name = result.metrics["eval"], result.task.best_metric
+    if path.stem in LOSS:
+        name, least = "loss", LOSS[path.stem]
     assert best[name] < least if name in LOWER_IS_BETTER else best[name] > least, best
     assert result.metrics["train"]["steps"] == recipe.train["max_steps"]
     for part in recipe.export:

@@ -5,6 +5,10 @@ import pytest
 from hfft.messages import InputError
 from hfft.recipe import Recipe
 
+TASKS = (
+    *("feature_extraction", "image_classification", "masked_lm", "question_answering"),
+    *("text_classification", "text_embedding", "token_classification"),
+)
 TASK = "task: text_classification\n"
 NULL = "train: null\n"
 HEAD = TASK + "model: {name: a/b}\ntrain: {output_dir: o}\n"
@@ -200,7 +204,7 @@ WRONG = {
     ),
     "no task": (
         "train: {output_dir: o}\n",
-        ["1:1: the recipe has no task; write task: NAME, one of image_classification, text_classification"],
+        ["1:1: the recipe has no task; write task: NAME, one of " + ", ".join(TASKS)],
     ),
     "a later version": (
         "version: 2\n" + HEAD,

@@ -14,7 +14,7 @@ def label_smoothing(loss, *, alpha: float = 0.1, task):
     `alpha` in [0, 1). Labels of -100 count for nothing. Raises InputError for another `alpha`, and for a task without
     one right class.
     """
-    if task.truth not in ("class", "tags"):
+    if task.whole_batch or task.truth not in ("class", "tags", None):
         raise InputError("objectives: label_smoothing: spreads one right class over the others, which this task lacks")
     if not 0 <= alpha < 1:
         raise InputError(f"objectives: label_smoothing: alpha must be in [0, 1), not {alpha}")
