@@ -27,14 +27,7 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     asked = {key: value for key, value in (recipe.train or {}).items() if key not in OURS}
     streamed = recipe.data is not None and bool(recipe.data.load.get("streaming"))
     chosen = {**DEFAULTS, **_rhythm(asked, streamed), **_by_parts(recipe, asked), **task.trainer_args}
-    best = str(asked.get("metric_for_best_model", task.best_metric)).removeprefix("eval_")
-    if best not in (*task.metric_names, "loss"):
-        names = (*task.metric_names, "loss")
-        raise InputError(
-            f"{recipe.where('train', 'metric_for_best_model')}: {best!r} is none of {', '.join(names)}."
-            + lookup.hint(best, names)
-        )
-    chosen |= {"metric_for_best_model": best, "greater_is_better": best not in LOWER_IS_BETTER}
+    chosen |= _best(recipe, task)
     # Else the processes would not find each other, and bf16 would be refused.
     launch.find_anew()
     only_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
@@ -55,17 +48,21 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
 
 
 def settle(args: Seq2SeqTrainingArguments, recipe, task) -> None:
-    """Judge checkpoints by the task's own metric, now that the data have told what the task is.
+    """Judge checkpoints by the task's own metric, now that the data have told what the task is."""
+    for key, value in _best(recipe, task).items():
+        setattr(args, key, value)
 
-    Raises InputError where the recipe names one that it does not have.
-    """
-    asked = (recipe.train or {}).get("metric_for_best_model")
-    best = str(asked or task.best_metric).removeprefix("eval_")
-    if best not in (*task.metric_names, "loss"):
-        names = ", ".join((*task.metric_names, "loss"))
-        where = recipe.where("train", "metric_for_best_model")
-        raise InputError(f"{where}: {best!r} is no metric of this problem; write one of {names}")
-    args.metric_for_best_model, args.greater_is_better = best, best not in LOWER_IS_BETTER
+
+def _best(recipe, task) -> dict[str, Any]:
+    """What "better" means. Raises InputError where the recipe names a metric that the task does not have."""
+    best = str((recipe.train or {}).get("metric_for_best_model", task.best_metric)).removeprefix("eval_")
+    names = (*task.metric_names, "loss")
+    if best not in names:
+        raise InputError(
+            f"{recipe.where('train', 'metric_for_best_model')}: {best!r} is none of {', '.join(names)}."
+            + lookup.hint(best, names)
+        )
+    return {"metric_for_best_model": best, "greater_is_better": best not in LOWER_IS_BETTER}
 
 
 def _need_deepspeed(asked: dict[str, Any]) -> None:

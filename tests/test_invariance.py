@@ -3,6 +3,8 @@
 Texts also in parts of like length, which is how they are trained by default.
 """
 
+from pathlib import Path
+
 import datasets
 import pytest
 import tiny
@@ -43,18 +45,30 @@ def gradients(
     torch.manual_seed(0)
     task.setup(section, rows)
     model = task.load_model(section)
-    if tuning == "lora":
-        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
-    args = Seq2SeqTrainingArguments(
-        output_dir=str(folder / "out"), per_device_train_batch_size=layout[0], gradient_accumulation_steps=layout[1],
-        num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0, report_to="none", disable_tqdm=True,
-        save_strategy="no", logging_strategy="no", use_cpu=True, logging_nan_inf_filter=False,
-    )  # fmt: skip
     encoded = batches.encoded(rows, task, split="train", seed=0)
-    trainer, catch = Trainer(model, args, task=task, loss=task.loss, train=encoded), Catch()
+    trainer = trainer_of(task, model, encoded, folder, layout, tuning)
     if in_parts and not task.lazy:
         trainer.part_cost = 0.5  # every length a part of its own
         assert any(len(micro_batch) > 1 for micro_batch in trainer.get_train_dataloader())
+    return caught(trainer)
+
+
+def trainer_of(task, model, encoded, folder, layout: tuple[int, int], tuning: str, **more) -> Trainer:
+    """A Trainer of one epoch whose steps are too small to change anything; `more` goes to it (`loss`, `eval`)."""
+    if tuning == "lora":
+        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(Path(folder) / "out"), per_device_train_batch_size=layout[0],
+        gradient_accumulation_steps=layout[1], num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_strategy="no", use_cpu=True,
+        logging_nan_inf_filter=False, per_device_eval_batch_size=4,
+    )  # fmt: skip
+    return Trainer(model, args, task=task, **{"loss": task.loss, "train": encoded, **more})
+
+
+def caught(trainer: Trainer) -> list[torch.Tensor]:
+    """The gradient of each of its steps."""
+    catch = Catch()
     trainer.add_callback(catch)
     trainer.train()
     return catch.gradients

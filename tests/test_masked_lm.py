@@ -12,18 +12,16 @@ import tiny
 import torch
 import transformers as tf
 from safetensors.torch import load_file
-from test_invariance import LAYOUTS, Catch
+from test_invariance import LAYOUTS, caught, trainer_of
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers import models as token_models
-from transformers import AutoModelForMaskedLM, Seq2SeqTrainingArguments
+from transformers import AutoModelForMaskedLM
 
 import hfft
 from hfft import batches, lookup, masking, models
 from hfft.export.merge import merge
 from hfft.messages import InputError
 from hfft.recipe import ModelSection, Part
-from hfft.trainer import Trainer
-from hfft.tuning.peft import peft
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = ["act", "##or", "##ing", "##s", "song", "film", "book", "good", "bad", "the", "a", "was", "very", "not", "it"]
@@ -246,20 +244,10 @@ def gradients(name: str, folder: str, layout: tuple[int, int], tuning: str, obje
     task = task_of(folder, max_length=16)
     torch.manual_seed(0)
     model = task.load_model(ModelSection(name=folder))
-    if tuning == "lora":
-        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
-    args = Seq2SeqTrainingArguments(
-        output_dir=folder + "/out", per_device_train_batch_size=layout[0], gradient_accumulation_steps=layout[1],
-        num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0, report_to="none", disable_tqdm=True,
-        save_strategy="no", logging_strategy="no", use_cpu=True, logging_nan_inf_filter=False,
-    )  # fmt: skip
     encoded = batches.encoded(rows_of(20), task, split="train", seed=0)
     assert 8 < len(encoded) < 16, len(encoded)  # a whole window of 8 rows and a partial one
     loss = lookup.call("objectives", Part(objective, {}), task.loss, task=task) if objective else task.loss
-    trainer, catch = Trainer(model, args, task=task, loss=loss, train=encoded), Catch()
-    trainer.add_callback(catch)
-    trainer.train()
-    return catch.gradients
+    return caught(trainer_of(task, model, encoded, folder, layout, tuning, loss=loss))
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

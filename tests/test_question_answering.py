@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_invariance import LAYOUTS, Catch
+from test_invariance import LAYOUTS, caught, trainer_of
 from tiny import questions
-from transformers import Seq2SeqTrainingArguments
 
 import hfft
 from hfft import batches, lookup, spans, squad_metric
@@ -28,8 +27,6 @@ from hfft.evaluation import evaluate
 from hfft.messages import InputError
 from hfft.recipe import DataSection, ModelSection, Part
 from hfft.tasks.question_answering import QuestionAnswering
-from hfft.trainer import Trainer
-from hfft.tuning.peft import peft
 
 ARCHITECTURES = [name for name, (kind, _) in tiny.CONFIGS.items() if kind == "text"]
 SHORT = {"max_length": 32, "stride": 8}
@@ -373,20 +370,11 @@ def gradients(
     torch.manual_seed(0)
     task.setup(section)
     model = task.load_model(section)
-    if tuning == "lora":
-        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
-    args = Seq2SeqTrainingArguments(
-        output_dir=str(folder / "out"), per_device_train_batch_size=layout[0], gradient_accumulation_steps=layout[1],
-        num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0, report_to="none", disable_tqdm=True,
-        save_strategy="no", logging_strategy="no", use_cpu=True, logging_nan_inf_filter=False,
-    )  # fmt: skip
     encoded = batches.encoded(canonical(questions(10, 7, words=30)), task, split="train", seed=0)
     assert len(encoded) == 14
-    trainer, catch = Trainer(model, args, task=task, loss=task.loss, train=encoded), Catch()
+    trainer = trainer_of(task, model, encoded, folder, layout, tuning)
     trainer.part_cost = 0.5 if in_parts else None
-    trainer.add_callback(catch)
-    trainer.train()
-    return catch.gradients
+    return caught(trainer)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

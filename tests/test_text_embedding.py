@@ -12,8 +12,7 @@ import tiny
 import torch
 import transformers as tf
 from safetensors.torch import load_file
-from test_invariance import LAYOUTS, Catch
-from transformers import Seq2SeqTrainingArguments
+from test_invariance import LAYOUTS, caught, trainer_of
 
 import hfft
 from hfft import batches, contrastive, embedding, several, text
@@ -22,8 +21,6 @@ from hfft.evaluation import of_run
 from hfft.messages import InputError
 from hfft.recipe import ModelSection
 from hfft.tasks.text_embedding import TextEmbedding
-from hfft.trainer import Trainer
-from hfft.tuning.peft import peft
 
 TEXTS = [name for name, (kind, _) in tiny.CONFIGS.items() if kind == "text"]
 LORA = [{"peft": {"peft_type": "LORA", "r": 2, "init_lora_weights": False}}]
@@ -232,17 +229,7 @@ def gradients(folder, layout: tuple[int, int], form: str, tuning: str = "full", 
     task, train = task_of(folder, form, **options)
     torch.manual_seed(0)
     model = task.load_model(ModelSection(name=str(folder)))
-    if tuning == "lora":
-        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
-    args = Seq2SeqTrainingArguments(
-        output_dir=str(folder / "out"), per_device_train_batch_size=layout[0], gradient_accumulation_steps=layout[1],
-        num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0, report_to="none", disable_tqdm=True,
-        save_strategy="no", logging_strategy="no", use_cpu=True, logging_nan_inf_filter=False,
-    )  # fmt: skip
-    trainer, catch = Trainer(model, args, task=task, loss=task.loss, train=encoded(task, train)), Catch()
-    trainer.add_callback(catch)
-    trainer.train()
-    return catch.gradients
+    return caught(trainer_of(task, model, encoded(task, train), folder, layout, tuning))
 
 
 def encoded(task, rows) -> batches.EncodedRows:

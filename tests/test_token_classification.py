@@ -192,7 +192,7 @@ def test_wrong_windows_are_one_line(tmp_path):
 
 
 def test_evaluation_keeps_two_small_numbers_a_word(tmp_path):
-    trainer = layouts.trainer_of(Path(layouts.build("bert", tmp_path)), (8, 1))
+    trainer = layouts.tagger(Path(layouts.build("bert", tmp_path)), (8, 1))
     trainer.evaluate()
     assert {cell.dtype.name for name in ("prediction", "label") for cell in trainer.columns[name]} == {"int16"}
     assert sum(map(len, trainer.columns["label"])) == sum(len(row["tags"]) for row in layouts.sentences(14))

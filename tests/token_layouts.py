@@ -11,14 +11,12 @@ import datasets
 import tiny
 import torch
 import transformers as tf
-from test_invariance import Catch
-from transformers import Seq2SeqTrainingArguments
+from test_invariance import caught, trainer_of
 
 from hfft import batches
 from hfft.recipe import ModelSection
 from hfft.tasks.token_classification import TokenClassification
 from hfft.trainer import Trainer
-from hfft.tuning.peft import peft
 
 TEXT = {**tiny.TEXT, **tiny.QUIET}
 CAUSAL = {**tiny.TEXT, "num_key_value_heads": 1, "bos_token_id": 2, "eos_token_id": 3}
@@ -70,30 +68,20 @@ def build(name: str, folder: Path, **options) -> str:
     return str(folder)
 
 
-def trainer_of(folder: Path, layout: tuple[int, int], tuning: str = "full", num_rows: int = 14) -> Trainer:
+def tagger(folder: Path, layout: tuple[int, int], tuning: str = "full", num_rows: int = 14) -> Trainer:
     rows, section = dataset(sentences(num_rows)), ModelSection(name=str(folder))
     task = TokenClassification(max_length=10)  # the longer half of the rows takes two windows
     torch.manual_seed(0)
     task.setup(section, rows)
     model = task.load_model(section)
-    if tuning == "lora":
-        model = peft(model, peft_type="LORA", r=2, init_lora_weights=False)
-    args = Seq2SeqTrainingArguments(
-        output_dir=str(folder / "out"), per_device_train_batch_size=layout[0], gradient_accumulation_steps=layout[1],
-        num_train_epochs=1, optim="sgd", learning_rate=1e-9, max_grad_norm=0, report_to="none", disable_tqdm=True,
-        save_strategy="no", logging_strategy="no", use_cpu=True, logging_nan_inf_filter=False,
-        per_device_eval_batch_size=4,
-    )  # fmt: skip
     encoded = batches.encoded(rows, task, split="train", seed=0)
-    return Trainer(model, args, task=task, loss=task.loss, train=encoded, eval=encoded)
+    return trainer_of(task, model, encoded, folder, layout, tuning, eval=encoded)
 
 
 def gradients(folder: Path, layout: tuple[int, int], tuning: str, in_parts: bool = False) -> list[torch.Tensor]:
-    trainer, catch = trainer_of(folder, layout, tuning), Catch()
+    trainer = tagger(folder, layout, tuning)
     trainer.part_cost = 0.5 if in_parts else None
-    trainer.add_callback(catch)
-    trainer.train()
-    return catch.gradients
+    return caught(trainer)
 
 
 def found_by(folder: Path, layout: tuple[int, int]) -> dict:
@@ -101,7 +89,7 @@ def found_by(folder: Path, layout: tuple[int, int]) -> dict:
     found: dict = {
         (name, tuning): gradients(folder / name, layout, tuning) for name in CONFIGS for tuning in ("full", "lora")
     }
-    metrics = trainer_of(folder / "bert", layout, num_rows=11).evaluate()
+    metrics = tagger(folder / "bert", layout, num_rows=11).evaluate()
     found["metrics"] = {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
     return found
 
