@@ -1,7 +1,8 @@
 """python -m benchmarks.embedding: pairs (caption-pairs) and scored pairs (STS-B), hfft against sentence-transformers.
 
 fp32: sentence-transformers' trainer as it comes; bf16: with bf16 arithmetic and glibc that keeps freed memory, as hfft
-has them. Needs HFFT_SHARED and the extra `embed`. Steps are timed after the first five.
+has them; bare: a PyTorch loop with hfft's levers. Needs HFFT_SHARED and the extra `embed`. Steps are timed after the
+first five.
 """
 
 import argparse
@@ -28,7 +29,8 @@ def sides(data: str, steps: int) -> dict[str, list[str]]:
         f"task={{text_embedding: {{form: {form}, max_length: 128}}}}", f"train.max_steps={steps}", "train.seed=0",
         "train.output_dir=runs/benchmark", "train.load_best_model_at_end=false",
     ]  # fmt: skip
-    return {"fp32": theirs, "bf16": [*theirs, "--bf16"], "hfft": ["-m", "benchmarks.ours", RECIPE, *ours]}
+    bare = ["-m", "benchmarks.plain.bare_embedding", "--data", data, "--max-steps", str(steps)]
+    return {"fp32": theirs, "bf16": [*theirs, "--bf16"], "bare": bare, "hfft": ["-m", "benchmarks.ours", RECIPE, *ours]}
 
 
 if __name__ == "__main__":
@@ -38,4 +40,4 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=60)
     args = parser.parse_args()
     for data in args.data:
-        tell(data, in_turns(sides(data, args.steps), args.repeats, allocator=["bf16"]))
+        tell(data, in_turns(sides(data, args.steps), args.repeats, allocator=["bf16", "bare"]))

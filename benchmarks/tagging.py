@@ -1,7 +1,7 @@
-"""python -m benchmarks.tagging: entities in WNUT-17, hfft against the official script's core on the same machine.
+"""python -m benchmarks.tagging: entities in WNUT-17, hfft against three others on the same machine.
 
-official: every row padded to 256, fp32; plain: the stock Trainer with dynamic padding, fp32. Needs HFFT_SHARED and
-seqeval. Steps are timed after the first five.
+official: every row padded to 256, fp32; plain: the stock Trainer with dynamic padding, fp32; bare: a PyTorch loop with
+hfft's levers. Needs HFFT_SHARED and seqeval. Steps are timed after the first five.
 """
 
 import argparse
@@ -25,8 +25,8 @@ def sides(steps: int) -> dict[str, list[str]]:
     return {
         "official": [*plain, "--pad"],
         "plain": plain,
+        "bare": ["-m", "benchmarks.plain.bare_tagging", "--max-steps", str(steps)],
         "hfft": ["-m", "benchmarks.ours", recipe, *ours],
-        "hfft, no levers": ["-m", "benchmarks.ours", recipe, *ours, "train.levers=none"],
     }
 
 
@@ -37,4 +37,4 @@ if __name__ == "__main__":
     parser.add_argument("--sides", choices=list(sides(1)), nargs="*")
     args = parser.parse_args()
     chosen = {name: words for name, words in sides(args.steps).items() if name in (args.sides or [name])}
-    tell("wnut17", in_turns(chosen, args.repeats))
+    tell("wnut17", in_turns(chosen, args.repeats, allocator=["bare"]))

@@ -304,6 +304,7 @@ def test_config_keys_of_a_local_checkpoint_are_checked(tmp_path):
     assert found == ["model.config: unknown key 'hiden_dropout_prob'. Did you mean 'hidden_dropout_prob'?"]
 
 
+@pytest.mark.slow
 def test_single_letter_typos_are_answered_at_their_place_with_the_right_key(tmp_path):
     seen: set = set()
     for recipe in RECIPES:

@@ -381,6 +381,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     return {"full": folder / "full", "lora": folder / "lora", "merged": folder / "lora" / "exports" / "merge"}
 
 
+@pytest.mark.slow
 def test_plain_transformers_code_in_a_fresh_process_gives_the_same_embeddings(runs):
     places = [str(folder) for folder in runs.values()]
     out = subprocess.run([sys.executable, "-c", PLAIN, *places], capture_output=True, text=True, check=True)

@@ -204,6 +204,7 @@ def plain(folder, given: list[str]) -> list:
     return json.loads(out.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuning", [[], [{"peft": {"peft_type": "LORA", "r": 4}}]], ids=["full", "lora"])
 def test_several_labels_answer_in_plain_code_as_here(tuning, tmp_path):
     given = recipe(tmp_path, write(tmp_path / "t.jsonl", lists(48))) | {"tuning": tuning}
@@ -218,6 +219,7 @@ def test_several_labels_answer_in_plain_code_as_here(tuning, tmp_path):
     assert set(result.metrics["eval"]["per_class"]) == {"joy", "anger", "fear"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "llama"])  # whose head has no bias
 @pytest.mark.parametrize("tuning", [[], [{"peft": {"peft_type": "LORA", "r": 4}}]], ids=["full", "lora"])
 def test_numbers_come_back_in_their_own_units_in_plain_code_too(name, tuning, tmp_path):
@@ -254,6 +256,7 @@ def test_a_tuned_threshold_is_kept_with_the_run(tmp_path):
     assert set(answer["labels"]) == {name for name, score in answer["scores"].items() if score >= tuned}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [lists(24), rows_with([float(i) + 0.5 for i in range(24)])], ids=["lists", "numbers"])
 def test_a_run_that_is_interrupted_ends_as_one_that_is_not(given, tmp_path):
     weights = {}

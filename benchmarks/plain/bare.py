@@ -57,18 +57,13 @@ def text_batches(args):
 
     order = np.random.default_rng(args.seed).permutation(len(ids))
 
-    def padded(rows):
-        width = max(len(ids[row]) for row in rows)
-        tokens, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.int64)
-        for i, row in enumerate(rows):
-            tokens[i, : len(ids[row])], mask[i, : len(ids[row])] = ids[row], 1
-        inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask)}
-        return inputs, torch.tensor([labels[row] for row in rows])
+    columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
     def batches():
         for start in range(0, len(order) - args.batch_size + 1, args.batch_size):
             rows = order[start : start + args.batch_size]
-            yield [padded(rows[part]) for part in parts([len(ids[row]) for row in rows], PART)]
+            chosen = [rows[part] for part in parts([len(ids[row]) for row in rows], PART)]
+            yield [(padded(columns, part), torch.tensor([labels[row] for row in part])) for part in chosen]
 
     return model, batches()
 
@@ -108,29 +103,48 @@ def image_batches(args):
     return model, batches()
 
 
-def main():
-    args = parse_args()
-    torch.manual_seed(args.seed)
-    model, batches = (text_batches if args.kind == "text" else image_batches)(args)
+def padded(columns, rows):
+    """{name: (rows, longest) int64} of lists of numbers, filled with 0 on the right."""
+    width = max(len(next(iter(columns.values()))[row]) for row in rows)
+    inputs = {name: np.zeros((len(rows), width), np.int64) for name in columns}
+    for name, values in columns.items():
+        for i, row in enumerate(rows):
+            inputs[name][i, : len(values[row])] = values[row]
+    return {name: torch.from_numpy(values) for name, values in inputs.items()}
+
+
+def loop(model, batches, backward, *, steps, batch_size, learning_rate=5e-5):
+    """Train on `batches`, each given to `backward`, and print the samples per second after the first steps."""
     model.train()
     quicken(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01, fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, args.steps // 10, args.steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
     start = 0.0
-    for step, batch in zip(range(args.steps), batches, strict=False):
+    for step, batch in zip(range(steps), batches, strict=False):
         with casts_kept():
-            for inputs, labels in batch:
-                with torch.autocast("cpu", torch.bfloat16):
-                    logits = model(**inputs).logits
-                (cross_entropy(logits.float(), labels, reduction="sum") / args.batch_size).backward()
+            backward(batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         if step + 1 == WARM_UP:
             start = time.perf_counter()
-    rows = (step + 1 - WARM_UP) * args.batch_size
+    rows = (step + 1 - WARM_UP) * batch_size
     print(json.dumps({"samples_per_second": rows / (time.perf_counter() - start)}))
+
+
+def main():
+    args = parse_args()
+    torch.manual_seed(args.seed)
+    model, batches = (text_batches if args.kind == "text" else image_batches)(args)
+
+    def backward(batch):
+        for inputs, labels in batch:
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(**inputs).logits
+            (cross_entropy(logits.float(), labels, reduction="sum") / args.batch_size).backward()
+
+    loop(model, batches, backward, steps=args.steps, batch_size=args.batch_size)
 
 
 if __name__ == "__main__":

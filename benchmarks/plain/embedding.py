@@ -9,7 +9,6 @@ Example:
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -26,6 +25,7 @@ from sentence_transformers.models import Normalize, Pooling, Transformer
 from transformers import set_seed
 
 from benchmarks.plain.clock import Clock
+from benchmarks.plain.common import tell
 
 FILES = {
     "stsb": ("csv", {"train": "train.csv", "dev": "dev.csv", "test": "test.csv"}, ["dev", "test"]),
@@ -96,9 +96,7 @@ def main():
     metrics = {} if args.max_steps > 0 else {split: measured(model, raw[split], scored) for split in held_out}
     result = {"metrics": metrics, "samples_per_second": clock.samples_per_second(),
               "train_seconds": trained["train_runtime"], "train_loss": trained["train_loss"]}  # fmt: skip
-    print(json.dumps(result))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result) + "\n")
+    tell(result, args.output)
 
 
 if __name__ == "__main__":

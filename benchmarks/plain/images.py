@@ -10,7 +10,6 @@ Example:
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 from datasets import load_dataset
 from torchvision import transforms
-from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments, set_seed
+from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, set_seed
 
 from benchmarks.plain.clock import Clock
+from benchmarks.plain.common import arguments, find, tell
 
 
 def parse_args():
@@ -40,11 +40,6 @@ def parse_args():
     parser.add_argument("--max-samples", type=int, help="use only this many rows of each split (smoke test)")
     parser.add_argument("--output", help="JSON file for the result")
     return parser.parse_args()
-
-
-def find(name, folder):
-    """NAME itself when it is a folder, else the one of that name in the shared FOLDER."""
-    return name if Path(name).is_dir() else str(Path(folder) / name)
 
 
 def input_size(processor):
@@ -106,12 +101,7 @@ def main():
 
     clock = Clock(args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        training = TrainingArguments(
-            output_dir=folder, num_train_epochs=args.epochs, max_steps=args.max_steps, learning_rate=args.learning_rate,
-            per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=64, seed=args.seed,
-            optim="adamw_torch", weight_decay=0.01, lr_scheduler_type="linear", warmup_steps=0.1, max_grad_norm=1.0,
-            save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, remove_unused_columns=False,
-        )  # fmt: skip
+        training = arguments(args, folder, remove_unused_columns=False)
         trainer = Trainer(model=model, args=training, train_dataset=data["train"], data_collator=collate,
                           compute_metrics=compute_metrics, callbacks=[clock])  # fmt: skip
         trained = trainer.train().metrics
@@ -123,9 +113,7 @@ def main():
               "train_seconds": trained["train_runtime"], "train_loss": trained["train_loss"],
               "accuracies": accuracy, "classes": len(names),
               "rows": {split: len(rows) for split, rows in data.items()}}  # fmt: skip
-    print(json.dumps(result))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result) + "\n")
+    tell(result, args.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Example:
 """
 
 import argparse
-import json
 import math
 import os
 import tempfile
@@ -25,9 +24,10 @@ from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
+
+from benchmarks.plain.common import arguments, tell
 
 
 def parse_args():
@@ -97,19 +97,11 @@ def main():
     if not args.score:
         result["perplexity_before"] = perplexity(model, data["validation"], collator, 32)[0]
         with tempfile.TemporaryDirectory() as folder:
-            training = TrainingArguments(
-                output_dir=folder, num_train_epochs=args.epochs, max_steps=args.max_steps, seed=args.seed,
-                learning_rate=args.learning_rate, per_device_train_batch_size=args.batch_size, weight_decay=0.01,
-                warmup_steps=0.1, lr_scheduler_type="linear", max_grad_norm=1.0, save_strategy="no",
-                eval_strategy="no", logging_steps=20, report_to="none", disable_tqdm=True, use_cpu=True,
-            )  # fmt: skip
+            training = arguments(args, folder, use_cpu=True)
             trainer = Trainer(model=model, args=training, data_collator=collator, train_dataset=data["train"])
             result["seconds"] = round(trainer.train().metrics["train_runtime"], 1)
     result["perplexity"], result["accuracy"] = perplexity(model, data["validation"], collator, 32)
-    line = json.dumps(result)
-    print(line)
-    if args.output:
-        Path(args.output).write_text(line + "\n", encoding="utf-8")
+    tell(result, args.output)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
-    TrainingArguments,
     default_data_collator,
     set_seed,
 )
 
 from benchmarks.plain.clock import Clock
+from benchmarks.plain.common import arguments, tell
 
 
 def parse_args():
@@ -178,12 +178,7 @@ def main():
 
     clock = Clock(args.batch_size)
     with tempfile.TemporaryDirectory() as out:
-        training = TrainingArguments(
-            output_dir=out, num_train_epochs=args.epochs, max_steps=args.max_steps, learning_rate=args.learning_rate,
-            per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=32, seed=args.seed,
-            optim="adamw_torch", weight_decay=0.01, lr_scheduler_type="linear", warmup_steps=0.1, max_grad_norm=1.0,
-            save_strategy="no", eval_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True,
-        )  # fmt: skip
+        training = arguments(args, out)
         trainer = Trainer(
             model=model, args=training, train_dataset=windows, processing_class=tokenizer,
             data_collator=default_data_collator if args.pad else DataCollatorWithPadding(tokenizer), callbacks=[clock],
@@ -200,9 +195,7 @@ def main():
             logits = trainer.predict(features.remove_columns(["example_id", "offset_mapping"])).predictions
             result |= score(dev, postprocess(dev, features, logits, args))
             result["eval_seconds"] = time.perf_counter() - start
-    print(json.dumps(result))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result) + "\n")
+    tell(result, args.output)
 
 
 if __name__ == "__main__":

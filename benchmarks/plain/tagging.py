@@ -9,7 +9,6 @@ Example:
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -23,12 +22,11 @@ from transformers import (
     AutoTokenizer,
     DataCollatorForTokenClassification,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
 
 from benchmarks.plain.clock import Clock
-from benchmarks.plain.text import find
+from benchmarks.plain.common import arguments, find, tell
 
 
 def parse_args():
@@ -98,12 +96,7 @@ def main():
 
     clock = Clock(args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        training = TrainingArguments(
-            output_dir=folder, num_train_epochs=args.epochs, max_steps=args.max_steps, learning_rate=args.learning_rate,
-            per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=64, seed=args.seed,
-            optim="adamw_torch", weight_decay=0.01, lr_scheduler_type="linear", warmup_steps=0.1, max_grad_norm=1.0,
-            save_strategy="no", eval_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True,
-        )  # fmt: skip
+        training = arguments(args, folder)
         trainer = Trainer(
             model=model, args=training, train_dataset=data["train"], processing_class=tokenizer, callbacks=[clock],
             data_collator=DataCollatorForTokenClassification(tokenizer), compute_metrics=compute_metrics,
@@ -115,9 +108,7 @@ def main():
     result = {"samples_per_second": clock.samples_per_second(), "train_seconds": trained["train_runtime"],
               "train_loss": trained["train_loss"], "scores": scores, "tags": len(names),
               "rows": {split: len(rows) for split, rows in data.items()}}  # fmt: skip
-    print(json.dumps(result))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result) + "\n")
+    tell(result, args.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Example:
 """
 
 import argparse
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -21,11 +20,11 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
 
 from benchmarks.plain.clock import Clock
+from benchmarks.plain.common import arguments, find, tell
 
 
 def parse_args():
@@ -47,11 +46,6 @@ def parse_args():
     parser.add_argument("--max-samples", type=int, help="use only this many rows of each split (smoke test)")
     parser.add_argument("--output", help="JSON file for the result")
     return parser.parse_args()
-
-
-def find(name, folder):
-    """NAME itself when it is a folder, else the one of that name in the shared FOLDER."""
-    return name if Path(name).is_dir() else str(Path(folder) / name)
 
 
 def compute_metrics(prediction):
@@ -97,12 +91,7 @@ def main():
 
     clock = Clock(args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        training = TrainingArguments(
-            output_dir=folder, num_train_epochs=args.epochs, max_steps=args.max_steps, learning_rate=args.learning_rate,
-            per_device_train_batch_size=args.batch_size, per_device_eval_batch_size=64, seed=args.seed,
-            optim="adamw_torch", weight_decay=0.01, lr_scheduler_type="linear", warmup_steps=0.1, max_grad_norm=1.0,
-            save_strategy="no", eval_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True,
-        )  # fmt: skip
+        training = arguments(args, folder)
         trainer = Trainer(
             model=model, args=training, train_dataset=data["train"], processing_class=tokenizer,
             data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=compute_metrics, callbacks=[clock],
@@ -116,9 +105,7 @@ def main():
               "train_seconds": trained["train_runtime"], "train_loss": trained["train_loss"],
               "accuracies": accuracy, "classes": len(names),
               "rows": {split: len(rows) for split, rows in data.items()}}  # fmt: skip
-    print(json.dumps(result))
-    if args.output:
-        Path(args.output).write_text(json.dumps(result) + "\n")
+    tell(result, args.output)
 
 
 if __name__ == "__main__":
