@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import torch
-from test_question_answering import ARCHITECTURES, SHORT, canonical, gradients
-from tiny import questions
+from test_question_answering import SHORT, canonical, gradients
+from tiny import TEXTS, questions
 from transformers import Seq2SeqTrainingArguments
 
 from hfft import batches
@@ -34,7 +34,7 @@ def metrics(folder: Path, num_rows: int) -> dict:
 def found_by(folder: Path, layout: tuple[int, int]) -> dict:
     """All of it, for a layout (windows a batch, accumulated batches) of this number of processes."""
     found: dict = {("metrics", num_rows): metrics(folder, num_rows) for num_rows in (1, 11)}
-    for name in ARCHITECTURES:
+    for name in TEXTS:
         for tuning in ("full", "lora"):
             found[name, tuning] = gradients(name, folder / name, layout, tuning)
     return found

@@ -28,7 +28,7 @@ from hfft.messages import InputError
 from hfft.recipe import DataSection, ModelSection, Part
 from hfft.tasks.question_answering import QuestionAnswering
 
-ARCHITECTURES = [name for name, (kind, _) in tiny.CONFIGS.items() if kind == "text"]
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) if name in tiny.MORE else name for name in tiny.TEXTS]
 SHORT = {"max_length": 32, "stride": 8}
 
 
@@ -378,7 +378,7 @@ def gradients(
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
     whole, *others = [gradients(name, tmp_path, layout, tuning) for layout in LAYOUTS]
@@ -393,7 +393,7 @@ def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning,
 def test_two_processes_have_the_gradients_and_metrics_of_one(forks, tmp_path):
     import qa_layouts
 
-    for name in ARCHITECTURES:
+    for name in tiny.TEXTS:
         tiny.build(name, tmp_path / name)
     codes, said = forks.run(Path(__file__).parent / "qa_layouts.py", tmp_path, processes=2)
     assert codes == [0, 0], said

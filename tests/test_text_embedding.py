@@ -22,7 +22,7 @@ from hfft.messages import InputError
 from hfft.recipe import ModelSection
 from hfft.tasks.text_embedding import TextEmbedding
 
-TEXTS = [name for name, (kind, _) in tiny.CONFIGS.items() if kind == "text"]
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) if name in tiny.MORE else name for name in tiny.TEXTS]
 LORA = [{"peft": {"peft_type": "LORA", "r": 2, "init_lora_weights": False}}]
 FORMS = {
     "pair": ["text", "positive"],
@@ -243,7 +243,7 @@ def assert_alike(whole: list[torch.Tensor], other: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_the_gradient_is_the_same_for_every_layout_where_a_loss_is_a_sum_over_rows(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
     for form, loss in (("triplet", "triplet"), ("scored_pair", "cosine_mse")):
@@ -253,7 +253,7 @@ def test_the_gradient_is_the_same_for_every_layout_where_a_loss_is_a_sum_over_ro
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", SLOWLY)
 def test_a_batch_computed_two_texts_at_a_time_has_the_gradient_of_the_whole(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
     for form in FORMS:

@@ -91,6 +91,24 @@ CONFIGS = {
         ),
     ),
 }
+# of texts, for tasks that show ten architectures; the slow ones of a test
+MORE = {
+    "deberta-v2": ("text", lambda: tf.DebertaV2Config(**TEXT, **QUIET, pooler_hidden_size=32)),
+    "xlm-roberta": (
+        "text",
+        # with weights as large as the others' its gradients are in the thousands, and so is what rounding leaves
+        lambda: tf.XLMRobertaConfig(**{**TEXT, "max_position_embeddings": 264, "initializer_range": 0.1}, **QUIET),
+    ),
+    "qwen3": (
+        "text",
+        lambda: tf.Qwen3Config(**TEXT, num_key_value_heads=1, bos_token_id=2, eos_token_id=3, head_dim=16),
+    ),
+    "albert": (
+        "text",
+        lambda: tf.AlbertConfig(**TEXT, **QUIET, embedding_size=16, classifier_dropout_prob=0.0),
+    ),
+}
+TEXTS = [*(name for name, (kind, _) in CONFIGS.items() if kind == "text"), *MORE]
 NO_BATCHNORM = [name for name in CONFIGS if name not in ("resnet", "mobilenet_v2", "timm_resnet")]
 AUTO = {"text": tf.AutoModelForSequenceClassification, "image": tf.AutoModelForImageClassification}
 
@@ -115,7 +133,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def build(name: str, folder: Path, labels: list[str] | None = None) -> str:
     """Save a tiny `name` with random weights (seed 0) and two or these labels; returns the folder."""
-    kind, config = CONFIGS[name]
+    kind, config = (CONFIGS | MORE)[name]
     config = config()
     if labels is not None:
         config.num_labels = len(labels)

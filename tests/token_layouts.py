@@ -18,15 +18,7 @@ from hfft.recipe import ModelSection
 from hfft.tasks.token_classification import TokenClassification
 from hfft.trainer import Trainer
 
-TEXT = {**tiny.TEXT, **tiny.QUIET}
-CAUSAL = {**tiny.TEXT, "num_key_value_heads": 1, "bos_token_id": 2, "eos_token_id": 3}
-CONFIGS = {
-    **{name: config for name, (kind, config) in tiny.CONFIGS.items() if kind == "text"},
-    "deberta-v2": lambda: tf.DebertaV2Config(**TEXT, pooler_hidden_size=32),
-    "xlm-roberta": lambda: tf.XLMRobertaConfig(**{**TEXT, "max_position_embeddings": 264}),
-    "qwen3": lambda: tf.Qwen3Config(**CAUSAL, head_dim=16),
-    "albert": lambda: tf.AlbertConfig(**TEXT, embedding_size=16, classifier_dropout_prob=0.0),
-}
+CONFIGS = {name: (tiny.CONFIGS | tiny.MORE)[name][1] for name in tiny.TEXTS}
 NAMES = ["O", "B-praise", "I-praise", "B-blame", "I-blame"]
 GOOD, BAD = ("good", "fine", "great", "nice"), ("bad", "poor", "awful", "dull")
 
