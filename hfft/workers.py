@@ -1,6 +1,7 @@
 """The processes that load batches: one that is stopped, hangs or was killed ends the run in one line that names it."""
 
 import re
+import sys
 import threading
 import time
 import weakref
@@ -98,9 +99,16 @@ def _stopped(pid: int) -> bool:
     return True
 
 
+def _told_later(unraisable) -> None:
+    """Of a process that is gone torch tells in a signal's handler, at times where nothing can be raised: then later."""
+    if GONE.search(str(unraisable.exc_value)) is None:
+        sys.__unraisablehook__(unraisable)
+
+
 @contextmanager
 def named() -> Iterator[None]:
     """What torch says of a loader process that is gone, wherever it comes, becomes a MachineError."""
+    before, sys.unraisablehook = sys.unraisablehook, _told_later
     try:
         yield
     except RuntimeError as error:
@@ -111,3 +119,5 @@ def named() -> Iterator[None]:
         if ended is not None:  # by its watch, and torch has told so in the middle of a step
             raise MachineError(f"{ended}; {ADVICE}") from error
         raise MachineError(GONE_LINE.format(found[1], f" ({found[2].strip()})" if found[2] else "")) from error
+    finally:
+        sys.unraisablehook = before

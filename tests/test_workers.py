@@ -91,3 +91,20 @@ def test_other_errors_stay_what_they_are(error):
 
 def test_batches_of_tensors_are_passed_on():
     assert torch.equal(next(workers.watched(iter([torch.ones(2)]))), torch.ones(2))
+
+
+def test_what_torch_says_where_nothing_can_be_raised_is_no_traceback(capsys):
+    class Late:
+        def __init__(self, said):
+            self.said = said
+
+        def __del__(self):
+            raise RuntimeError(self.said)
+
+    with workers.named():
+        late = Late("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        del late
+        assert capsys.readouterr().err == ""
+        late = Late("something else")
+        del late
+        assert "something else" in capsys.readouterr().err
