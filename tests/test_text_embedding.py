@@ -22,7 +22,8 @@ from hfft.messages import InputError
 from hfft.recipe import ModelSection
 from hfft.tasks.text_embedding import TextEmbedding
 
-SLOWLY = [pytest.param(name, marks=pytest.mark.slow) if name in tiny.MORE else name for name in tiny.TEXTS]
+FAST = ("bert", "modernbert", "llama")
+SLOWLY = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in tiny.TEXTS]
 LORA = [{"peft": {"peft_type": "LORA", "r": 2, "init_lora_weights": False}}]
 FORMS = {
     "pair": ["text", "positive"],
