@@ -24,7 +24,7 @@ from hfft.messages import announce
 
 PAYS = 2_000_000  # parameters from which bf16 saves more than its casts cost
 CONVOLUTIONS = 8  # spatial convolutions from which a model is a convolutional one (a ViT has one, for its patches)
-OPT_IN = ("dropout",)  # quicker, but on SST-2 its runs ended 0.7 points below the others (docs/performance.md)
+OPT_IN = ("dropout",)  # quicker, but six runs on SST-2 ended below the others (docs/performance.md, Quality)
 LOMO = "lomo_optim"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
