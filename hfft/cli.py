@@ -246,7 +246,12 @@ def _quiet() -> None:
 def _recipe(args):
     from hfft.recipe import Recipe
 
-    return Recipe.read(args.recipe, args.overrides, trust_code=args.trust_code)
+    if args.paranoid:
+        safety.paranoid(args.trust_code)
+    recipe = Recipe.read(args.recipe, args.overrides, trust_code=args.trust_code)
+    if args.require_pinned or args.paranoid:
+        recipe.require_pinned()
+    return recipe
 
 
 @contextlib.contextmanager
@@ -263,6 +268,8 @@ def _takes_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("recipe", help="a recipe's YAML file")
     sub.add_argument("overrides", nargs="*", metavar="key.path=value", help="override one value of the recipe")
     sub.add_argument("--trust-code", action="store_true", help="allow the recipe's own .py parts and evaluate: metrics")
+    sub.add_argument("--require-pinned", action="store_true", help="refuse a model or data of the Hub without a commit")
+    sub.add_argument("--paranoid", action="store_true", help="--require-pinned, no network, and no --trust-code")
 
 
 def _takes_check(sub: argparse.ArgumentParser) -> None:

@@ -41,6 +41,14 @@ def versions() -> None:
             raise MachineError(f"{name} {found} has known holes; pip install -U '{name.lower()}>={least}'")
 
 
+def paranoid(trust_code: bool) -> None:
+    """No network for this process and those it starts; called before the libraries that read this are imported."""
+    if trust_code:
+        raise InputError("--paranoid: refuses --trust-code; leave one of the two out")
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
+        os.environ[name] = "1"
+
+
 def cache_folder() -> Path:
     """The folder of everything that hfft keeps between runs."""
     below = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

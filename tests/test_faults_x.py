@@ -10,6 +10,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -21,6 +23,7 @@ import yaml
 from forks import Forks
 
 from hfft.messages import redacted
+from hfft.recipe import Recipe
 
 TOKEN = "hf_" + "Zq7" * 12
 SECRET = "the words of a private file"
@@ -679,6 +682,43 @@ def test_x42_a_folder_that_everyone_may_write_into_is_told(place):
     (place.folder / "run").chmod(0o777)
     code, said = place.hfft("train", place.recipe())
     assert code == 0 and "every user of this machine may write into" in said
+
+
+def loose(folder, **more) -> str:
+    """A recipe of a model and data of the Hub, `more` in its sections model and data."""
+    recipe = {"task": "text_classification", "model": {"name": "some/model"}, "data": {"path": "some/data"}}
+    for kind, options in more.items():
+        recipe[kind] |= options
+    path = folder / "loose.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"train": {"output_dir": str(folder / "run")}}))
+    return str(path)
+
+
+@pytest.mark.parametrize("flag", ["--require-pinned", "--paranoid"])
+def test_x43_what_the_hub_could_exchange_is_refused_where_asked_for(flag, place):
+    code, said = place.hfft("check", loose(place.folder), flag)
+    for kind, name in (("model", "some/model"), ("data", "some/data")):
+        assert f"{kind}.revision: {name!r} is not pinned; write the 40 hex digits of its commit" in said
+    assert code == 2
+    pinned = loose(place.folder, model={"revision": "a" * 40}, data={"revision": "b" * 40})
+    Recipe.read(pinned).require_pinned()
+    assert place.hfft("check", place.recipe(), flag)[0] == 0  # a folder is what it is
+
+
+@pytest.mark.slow
+def test_sr12_the_strictest_way_has_no_network_and_runs_no_code_of_others(place):
+    place.refused("--paranoid: refuses --trust-code", "check", place.recipe(), "--paranoid", "--trust-code")
+    said = """
+import sys
+from hfft.cli import main
+code = main(["check", sys.argv[1], "--paranoid"])
+from datasets import config
+from huggingface_hub import constants
+print(code, constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE)
+"""
+    env = {name: value for name, value in os.environ.items() if not name.endswith("OFFLINE")}
+    done = subprocess.run([sys.executable, "-c", said, str(place.recipe())], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "True", "True"], done.stderr
 
 
 @pytest.fixture(scope="module")
