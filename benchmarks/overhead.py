@@ -18,18 +18,16 @@ from benchmarks.plain.clock import WARM_UP, Clock
 from hfft import losses
 from hfft.arguments import FIXED
 from hfft.batches import EncodedRows
+from hfft.tasks import base
 from hfft.trainer import Trainer
 
 STEPS, ROWS, TOKENS, BATCH = 400, 8192, 16, 8
 
 
-class Task:
+class Task(base.Task):
     """The two calls of a task that a step makes, on rows of one length."""
 
     processor = None
-
-    def prepare(self, inputs):
-        return inputs
 
     def collate(self, rows):
         return {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "labels")}
