@@ -250,7 +250,9 @@ def _recipe(args):
         safety.paranoid(args.trust_code)
     recipe = Recipe.read(args.recipe, args.overrides, trust_code=args.trust_code)
     if args.require_pinned or args.paranoid:
-        recipe.require_pinned()
+        from hfft.data import require_pinned
+
+        require_pinned(recipe)
     return recipe
 
 
@@ -282,9 +284,7 @@ def _takes_train(sub: argparse.ArgumentParser) -> None:
     _takes_recipe(sub)
     sub.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of train.output_dir")
     sub.add_argument("--overwrite", action="store_true", help="empty train.output_dir first, if it is a run")
-    sub.add_argument(
-        "--allow-change", metavar="KEY", action="append", default=[], help="with --resume: a key that may differ"
-    )
+    sub.add_argument("--allow-change", metavar="KEY", action="append", default=[], help="with --resume: KEY may differ")
 
 
 def _takes_run(sub: argparse.ArgumentParser) -> None:

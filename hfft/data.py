@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from hfft import lookup
+from hfft import lookup, origin
+from hfft.grammar.rules import COMMIT
 from hfft.messages import InputError, announce
 from hfft.reading import columns, fingerprint, holdout, inputs, memory, readers, truths
 from hfft.reading.checks import Checked, check
@@ -21,6 +22,21 @@ DEFAULTS: dict[str, Any] = {
     "path": None, "name": None, "revision": None, "load": {}, "columns": {}, "train": "train", "eval": None,
     "eval_size": 0.1, "split_column": None, "labels": None, "join": " ", "on_bad_row": "error", "filters": [],
 }  # fmt: skip
+
+
+def require_pinned(recipe) -> None:
+    """Raises InputError for a model, or data, of the Hub without the commit, which others could exchange."""
+    model, path = recipe.model, recipe.data and recipe.data.path
+    remote = isinstance(path, str) and ("://" in path or readers.is_hub(path))
+    loose = [("model", model.name, model.revision)] if model and origin.is_of_hub(model) else []
+    loose += [("data", path, recipe.data.revision)] if remote else []
+    lines = [
+        f"{recipe.where(kind, 'revision')}: {place!r} is not pinned; write the 40 hex digits of its commit"
+        for kind, place, revision in loose
+        if not COMMIT.fullmatch(str(revision))
+    ]
+    if lines:
+        raise InputError(*lines)
 
 
 @dataclass

@@ -93,18 +93,6 @@ class Recipe:
         if absent:
             raise InputError(*[f"{file}the recipe has no {name} section; write {NEEDED[name]}" for name in absent])
 
-    def require_pinned(self) -> None:
-        """Raises InputError for a model, or data, of the Hub without the commit, which others could exchange."""
-        named = {"model": self.model and self.model.name, "data": self.data and self.data.path}
-        revisions = {"model": self.model and self.model.revision, "data": self.data and self.data.revision}
-        loose = [
-            f"{self.where(kind, 'revision')}: {place!r} is not pinned; write the 40 hex digits of its commit"
-            for kind, place in named.items()
-            if rules.is_remote(place) and not rules.COMMIT.fullmatch(str(revisions[kind]))
-        ]
-        if loose:
-            raise InputError(*loose)
-
     def where(self, *path: str | int) -> str:
         """Where the recipe says `path`: "recipes/x.yaml:7:3: data.columns"; for what it leaves out, the section."""
         spot = self.source.spot(path, key=True).text

@@ -22,6 +22,7 @@ import torch
 import yaml
 from forks import Forks
 
+from hfft.data import require_pinned
 from hfft.messages import redacted
 from hfft.recipe import Recipe
 
@@ -701,7 +702,8 @@ def test_x43_what_the_hub_could_exchange_is_refused_where_asked_for(flag, place)
         assert f"{kind}.revision: {name!r} is not pinned; write the 40 hex digits of its commit" in said
     assert code == 2
     pinned = loose(place.folder, model={"revision": "a" * 40}, data={"revision": "b" * 40})
-    Recipe.read(pinned).require_pinned()
+    require_pinned(Recipe.read(pinned))
+    require_pinned(Recipe.read(loose(place.folder, model={"revision": "a" * 40}, data={"path": "some/*.csv"})))
     assert place.hfft("check", place.recipe(), flag)[0] == 0  # a folder is what it is
 
 

@@ -136,11 +136,6 @@ def code(source: Source, given: Mapping[str, Any], trust_code: bool) -> None:
                 source.add(("model", key), f"{str(name)[:60]!r} is fetched from the Hub as code; write eager, sdpa, …")
 
 
-def is_remote(place: object) -> bool:
-    """Whether a model's name or a data set's path means one that is not on this machine."""
-    return isinstance(place, str) and ("://" in place or (":" not in place and not os.path.exists(place)))
-
-
 def secrets(source: Source, data: object, path: Path_ = ()) -> None:
     """Refuse every key that looks like a token or password, at any depth, without its value."""
     if path in (("data", "labels"), ("data", "columns")):  # names of classes, and of a task's columns such as "tokens"
