@@ -28,17 +28,20 @@ def training_arguments(recipe, task) -> Seq2SeqTrainingArguments:
     streamed = recipe.data is not None and bool(recipe.data.load.get("streaming"))
     chosen = {**DEFAULTS, **_rhythm(asked, streamed), **_by_parts(recipe, asked), **task.trainer_args}
     chosen |= _best(recipe, task)
-    # Else the processes would not find each other, and bf16 would be refused.
-    launch.find_anew()
     only_cpu = {} if torch.accelerator.is_available() else {"use_cpu": True}
     _need_deepspeed(asked)
     _need_trackers(recipe, asked)
     told = {key: value for key, value in chosen.items() if key not in asked and key not in task.trainer_args}
     announce("train: " + ", ".join(f"{key} {value}" for key, value in told.items()) + " (defaults; set them in train)")
-    try:
-        args = Seq2SeqTrainingArguments(**{**chosen, **asked, **FIXED, **only_cpu})
-    except (ValueError, TypeError, RuntimeError, ImportError, KeyError, AttributeError, OSError) as error:
-        raise InputError(f"{recipe.where('train')}: {first_line(error)}") from error
+    every = {**chosen, **asked, **FIXED, **only_cpu}
+    refused = (ValueError, TypeError, RuntimeError, ImportError, KeyError, AttributeError, OSError)
+    with launch.meeting(every["ddp_timeout"], every.get("use_cpu", False), every.get("ddp_backend")):
+        try:
+            args = Seq2SeqTrainingArguments(**every)
+        except torch.distributed.DistError:
+            raise
+        except refused as error:
+            raise InputError(f"{recipe.where('train')}: {first_line(error)}") from error
     if args.world_size != launch.world_size():
         raise MachineError(
             f"launch: {launch.world_size()} processes were started, but each would train alone on {args.device}; start "

@@ -28,6 +28,7 @@ from hfft.predict import Result, load
 from hfft.recipe import DataSection
 
 FOLDER = "features"
+MEET = 600.0  # seconds for all processes to come together
 WAIT = timedelta(days=7)  # for a process that has more to do; one that is gone is noticed at once
 QUIET = 30.0  # seconds without a word
 
@@ -48,8 +49,11 @@ def extract(recipe, task, rows: Any, guard, *, resume: bool = False, overwrite: 
     Raises Stopped after a signal, MachineError where files lie on several machines' own disks.
     """
     refuse(recipe)
-    launch.find_anew()
-    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
+    cpu = not torch.accelerator.is_available()
+    with launch.meeting(MEET, cpu):
+        state = PartialState(cpu=cpu, timeout=timedelta(seconds=MEET))
+    if state.num_processes > 1:
+        torch.distributed.set_timeout(WAIT)
     folder = Path(task.output)
     with ExitStack() as until_the_end:
         together.from_main(lambda: until_the_end.enter_context(lock.held(folder, "task: output")))

@@ -18,10 +18,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from hfft.messages import HfftError, MachineError, Stopped, is_main_process
+from hfft.messages import HfftError, MachineError, Stopped, first_line, is_main_process
 
 TWO_ON_CPU = "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {n} hfft/run.py RECIPE"
 PR_SET_PDEATHSIG = 1
@@ -44,17 +45,40 @@ def identity() -> str:
     return _launcher() if name == "none" else name
 
 
-def find_anew() -> None:
+@contextmanager
+def meeting(timeout: float, cpu: bool, backend: str | None = None) -> Iterator[None]:
+    """The block makes the process group: all processes of the run have to come together within `timeout` seconds.
+
+    Raises MachineError where they do not: one has ended before, or the machines do not reach each other.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+    from torch.distributed import DistError
+
+    limit = timedelta(seconds=timeout)
+    try:
+        _find_anew(limit)
+        if world_size() > 1 and (cpu or parse_flag_from_env("ACCELERATE_USE_CPU")):
+            PartialState(cpu=True, backend=backend, timeout=limit)  # transformers hands the limit to GPUs only
+        yield
+    except DistError as error:
+        raise MachineError(
+            f"launch: the {world_size()} processes of this run did not come together at {os.environ.get('MASTER_ADDR')}"
+            f":{os.environ.get('MASTER_PORT')} within {timeout:g} s (train.ddp_timeout): {first_line(error)}"
+        ) from error
+
+
+def _find_anew(limit: timedelta) -> None:
     """Let processes that torchrun has started again find each other in a store of their own.
 
-    The launcher's still holds the addresses of those that are gone, and gloo waits half an hour for them.
+    The launcher's still holds the addresses of those that are gone, and gloo waits for them as long as it may.
     """
     alone = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")  # on one machine
     if not attempt() or not alone or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
     from torch.distributed import TCPStore
 
-    launcher = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    launcher = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
     if os.environ["RANK"] == "0":
         with socket.socket() as found:
             found.bind(("", 0))

@@ -45,6 +45,14 @@ def test_d01_a_process_that_was_killed_is_named_by_the_other(rank, forks, files,
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+def test_d01_a_process_that_is_gone_before_they_meet_is_waited_for_till_the_timeout(rank, forks, files, tmp_path):
+    file = recipe(files, tmp_path, "text", processes=2, ddp_timeout=4, **PLAIN)
+    codes, said = two(forks, file, SIGNAL=f"SIGKILL hfft.launch:meeting 1 {rank}")
+    assert codes[rank] == -9 and codes[1 - rank] == 3
+    complaint(said[1 - rank], "launch: the 2 processes of this run did not come together", "4 s (train.ddp_timeout)")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
 def test_d02_a_process_that_is_stopped_is_named_within_the_timeout_and_ten_seconds(rank, forks, files, tmp_path):
     file = recipe(files, tmp_path, "text", processes=2, ddp_timeout=5, **PLAIN)
     codes, said = two(forks, file, SIGNAL=f"SIGSTOP {STEP} 3 {rank}")
