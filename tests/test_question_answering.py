@@ -28,8 +28,6 @@ from hfft.messages import InputError
 from hfft.recipe import DataSection, ModelSection, Part
 from hfft.tasks.question_answering import QuestionAnswering
 
-FAST = ("bert", "modernbert", "llama")
-SLOWLY = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in tiny.TEXTS]
 SHORT = {"max_length": 32, "stride": 8}
 
 
@@ -379,7 +377,7 @@ def gradients(
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("name", SLOWLY)
+@pytest.mark.parametrize("name", tiny.few_fast(tiny.TEXTS))
 def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
     whole, *others = [gradients(name, tmp_path, layout, tuning) for layout in LAYOUTS]

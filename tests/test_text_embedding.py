@@ -22,8 +22,6 @@ from hfft.messages import InputError
 from hfft.recipe import ModelSection
 from hfft.tasks.text_embedding import TextEmbedding
 
-FAST = ("bert", "modernbert", "llama")
-SLOWLY = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in tiny.TEXTS]
 LORA = [{"peft": {"peft_type": "LORA", "r": 2, "init_lora_weights": False}}]
 FORMS = {
     "pair": ["text", "positive"],
@@ -244,7 +242,7 @@ def assert_alike(whole: list[torch.Tensor], other: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("name", SLOWLY)
+@pytest.mark.parametrize("name", tiny.few_fast(tiny.TEXTS))
 def test_the_gradient_is_the_same_for_every_layout_where_a_loss_is_a_sum_over_rows(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
     for form, loss in (("triplet", "triplet"), ("scored_pair", "cosine_mse")):
@@ -254,7 +252,7 @@ def test_the_gradient_is_the_same_for_every_layout_where_a_loss_is_a_sum_over_ro
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize("name", SLOWLY)
+@pytest.mark.parametrize("name", tiny.few_fast(tiny.TEXTS))
 def test_a_batch_computed_two_texts_at_a_time_has_the_gradient_of_the_whole(name, tuning, tmp_path):
     tiny.build(name, tmp_path)
     for form in FORMS:

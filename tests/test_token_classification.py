@@ -27,7 +27,6 @@ from hfft.tasks.token_classification import TokenClassification
 
 ROOT = Path(__file__).resolve().parent.parent
 LORA = [{"peft": {"peft_type": "LORA", "r": 4}}]
-FAST = ("bert", "llama", "modernbert")
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
@@ -212,9 +211,7 @@ def test_the_loss_is_the_models_own_over_the_words(tmp_path):
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in layouts.CONFIGS]
-)
+@pytest.mark.parametrize("name", tiny.few_fast(layouts.CONFIGS))
 def test_gradient_is_the_same_for_every_layout_of_the_global_batch(name, tuning, tmp_path):
     folder = Path(layouts.build(name, tmp_path))
     whole, *others = [layouts.gradients(folder, layout, tuning) for layout in ((8, 1), (4, 2), (1, 8))]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -110,7 +111,13 @@ MORE = {
 }
 TEXTS = [*(name for name, (kind, _) in CONFIGS.items() if kind == "text"), *MORE]
 NO_BATCHNORM = [name for name in CONFIGS if name not in ("resnet", "mobilenet_v2", "timm_resnet")]
+FAST = ("bert", "modernbert", "llama")
 AUTO = {"text": tf.AutoModelForSequenceClassification, "image": tf.AutoModelForImageClassification}
+
+
+def few_fast(names) -> list:
+    """For parametrize: all but a few architectures are for the slow run."""
+    return [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

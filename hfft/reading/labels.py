@@ -45,10 +45,13 @@ def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, 
 def of_rows(data: Any, source: Source) -> tuple[list[str | None], list[Problem]]:
     """(the class of each row of one source, renamed by data.labels, None where it has none; the problems)."""
     names, problems = read_names(source)
-    if isinstance(data.labels, dict):
-        rename = {str(key): str(value) for key, value in data.labels.items()}
-        names = [name if name is None else rename.get(name, name) for name in names]
-    return names, problems
+    renamed = renames(data.labels)
+    return [name if name is None else renamed.get(name, name) for name in names], problems
+
+
+def renames(labels: Any) -> dict[str, str]:
+    """What data.labels renames: old -> new; nothing where it lists the classes, or is not given."""
+    return {str(old): str(new) for old, new in labels.items()} if isinstance(labels, dict) else {}
 
 
 def judge(values: dict[str, list], classes: list[str], where: str) -> None:
@@ -256,7 +259,7 @@ def warn_of_absent(names: list[str | None], train_names: list[str | None], split
 def order(names: list[str | None], class_names: list[str] | None, labels: Any) -> list[str]:
     """The classes in a stable order: as data.labels or the ClassLabel has them, else by number, else sorted."""
     present = {name for name in names if name is not None}
-    rename = {str(key): str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+    rename = renames(labels)
     if isinstance(labels, list):
         ordered = [str(label) for label in labels]
         double = next((label for label in ordered if ordered.count(label) > 1), None)
@@ -277,7 +280,7 @@ def check_rename(labels: Any, sources: list[list[str | None]]) -> dict[str, str]
     """data.labels as a rename, each key of which must occur."""
     if not isinstance(labels, dict):
         return None
-    rename = {str(key): str(value) for key, value in labels.items()}
+    rename = renames(labels)
     present = {name for names in sources for name in names if name is not None}
     for key in rename:
         if key not in present:

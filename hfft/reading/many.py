@@ -20,7 +20,7 @@ Values = list[tuple[str, ...] | None]
 def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, Values], list[str]]:
     """(split -> the class names of each row, None where it is bad; the classes in order). The first split is train."""
     train, *_ = picked
-    values, rename = {}, _rename(data)
+    values, rename = {}, labels.renames(data.labels)
     for split, source in picked.items():
         values[split], problems = _named(data, source)
         found[split] += problems
@@ -40,7 +40,7 @@ def read(data: Any, picked: dict[str, Source], found: Found) -> tuple[dict[str, 
 def of_rows(data: Any, source: Source) -> tuple[Values, list[Problem]]:
     """(the class names of each row, renamed by data.labels, None where they cannot be read; the problems)."""
     values, problems = _named(data, source)
-    return _renamed(values, _rename(data)), problems
+    return _renamed(values, labels.renames(data.labels)), problems
 
 
 def _named(data: Any, source: Source) -> tuple[Values, list[Problem]]:
@@ -51,10 +51,6 @@ def _named(data: Any, source: Source) -> tuple[Values, list[Problem]]:
 
 def _every(values: Values) -> list[str | None]:
     return [name for row in values if row is not None for name in row]
-
-
-def _rename(data: Any) -> dict[str, str]:
-    return {str(k): str(v) for k, v in data.labels.items()} if isinstance(data.labels, dict) else {}
 
 
 def _renamed(values: Values, rename: dict[str, str]) -> Values:

@@ -106,7 +106,7 @@ def _renamed(data: Any, values: Values) -> Values:
     """By data.labels, the whole tag or its kind."""
     if not isinstance(data.labels, dict):
         return values
-    rename = {str(old): str(new) for old, new in data.labels.items()}
+    rename = labels.renames(data.labels)
 
     def new(tag: str) -> str:
         prefix, kind = entities.split(tag)
