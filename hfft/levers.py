@@ -1,8 +1,7 @@
 """Levers: what makes a run fast on this machine, chosen by model and hardware, each announced with reason and switch.
 
 `train: {levers: none}` turns all off and leaves the reference arithmetic: fp32, rows in plain random order, the models
-as they were loaded. `train: {levers: {channels_last: false, dropout: true}}` turns one off, and one on that is not used
-unasked. Measured in docs/performance.md.
+as they were loaded. `train: {levers: {channels_last: false}}` turns one off. Measured in docs/performance.md.
 """
 
 import contextlib
@@ -24,7 +23,6 @@ from hfft.messages import announce
 
 PAYS = 2_000_000  # parameters from which bf16 saves more than its casts cost
 CONVOLUTIONS = 8  # spatial convolutions from which a model is a convolutional one (a ViT has one, for its patches)
-OPT_IN = ("dropout",)  # quicker, but six runs on SST-2 ended below the others (docs/performance.md, Quality)
 LOMO = "lomo_optim"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -47,10 +45,10 @@ assert tuple(field.name for field in fields(Levers)) == LEVERS, "the grammar and
 
 
 def allowed(train: dict[str, Any] | None) -> Levers:
-    """The levers that `train.levers` leaves on: the usual ones, all, none, or the usual ones but for what it says."""
-    asked = (train or {}).get("levers", {})
+    """The levers that `train.levers` leaves on: all of them, none, or all but those that are false."""
+    asked = (train or {}).get("levers", "all")
     if isinstance(asked, dict):
-        return Levers(**({name: name not in OPT_IN for name in LEVERS} | asked))
+        return Levers(**(dict.fromkeys(LEVERS, True) | asked))
     return Levers(**dict.fromkeys(LEVERS, asked == "all"))
 
 

@@ -1,6 +1,6 @@
 """A bare PyTorch loop for question answering with hfft's levers and nothing else, as benchmarks.plain.bare for texts.
 
-Windows tokenised once, each batch in parts of like length, bf16 autocast, fused AdamW, linear schedule,
+Windows tokenised once, each batch in parts of like length, bf16 autocast, quick dropout, fused AdamW, linear schedule,
 clipping at 1.0, and the allocator that its environment sets (benchmarks.pairs).
 
 Example:

@@ -111,7 +111,7 @@ REFUSED_PEFT = {
 }
 LEVERS = ("allocator", "bf16", "buckets", "cache", "channels_last", "dropout", "features", "uint8")  # of hfft/levers.py
 EXTRA_TRAIN = {  # hfft's own keys in `train`
-    "levers": Option('Literal["all", "none"] | dict[str, bool]'),
+    "levers": Option('Literal["all", "none"] | dict[str, bool]', "all"),
     "early_stopping_patience": Option("int"),
     "early_stopping_threshold": Option("float", 0.0),
 }
