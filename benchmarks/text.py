@@ -1,7 +1,7 @@
 """python -m benchmarks.text: short (SST-2) and longer texts (AG News), hfft against three others on the same machine.
 
 official: the official script's settings (every row padded to 128, or 256, fp32); plain: the stock Trainer with dynamic
-padding, fp32; bare: a PyTorch loop with hfft's levers. Needs HFFT_SHARED. Steps are timed after the first five.
+padding, fp32; bare: a PyTorch loop with hfft's levers, and the same rows in each step. Needs HFFT_SHARED. Steps are timed after the first five.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def sides(data: str, steps: int) -> dict[str, list[str]]:
         str(steps),
     ]
     ours = [
-        f"model.name={path.replace(f'data/{data}', 'models/minilm-l6-v5k')}", f"data.path={path}", "data.eval=null",
+        f"model.name={path.replace(f'data/{data}', 'models/minilm-l6-v5k')}", f"data.path={path}", "data.eval=test",
         f"data.columns={{text: [{columns}], label: label}}", f"task={{text_classification: {{max_length: {longest}}}}}",
         "train.per_device_train_batch_size=32", f"train.max_steps={steps}", "train.seed=0",
         "train.output_dir=runs/benchmark", "train.load_best_model_at_end=false",

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from benchmarks.plain.clock import WARM_UP
-from hfft.batches import parts
+from hfft.batches import parts, shuffled
 from hfft.dropout import quicken
 from hfft.levers import casts_kept
 
@@ -55,7 +55,7 @@ def text_batches(args):
     labels = [names.index(label) for label in rows["label"]]
     model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=len(names), dtype=torch.float32)
 
-    order = np.random.default_rng(args.seed).permutation(len(ids))
+    order = shuffled(len(ids), args.seed)(0)
 
     columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
 
@@ -90,7 +90,7 @@ def image_batches(args):
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups > 1 and max(module.stride) > 1:
             module.forward = in_fp32(module.forward)
-    order = np.random.default_rng(args.seed).permutation(len(rows))
+    order = shuffled(len(rows), args.seed)(0)
 
     def batches():
         for start in range(0, len(order) - args.batch_size + 1, args.batch_size):

@@ -8,7 +8,6 @@ Example:
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import load_dataset
 from torch.nn.functional import cross_entropy, normalize
@@ -16,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.plain.bare import PART, loop, padded
 from benchmarks.plain.embedding import FILES, parse_args
-from hfft.batches import parts
+from hfft.batches import parts, shuffled
 
 SCALE = 20.0
 
@@ -42,7 +41,7 @@ def main():
     texts = [text for name in names for text in rows[name]]
     inputs = dict(tokenizer(texts, truncation=True, max_length=args.max_length))
     scores = torch.tensor(rows["score"]) if scored else None
-    order = np.random.default_rng(args.seed).permutation(len(rows)).tolist()
+    order = shuffled(len(rows), args.seed)(0).tolist()
 
     def embedded(places):
         found = torch.zeros(len(places), model.config.hidden_size)

@@ -9,14 +9,13 @@ Example:
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from benchmarks.plain.bare import PART, loop, padded
 from benchmarks.plain.qa import parse_args, questions, train_features
-from hfft.batches import parts
+from hfft.batches import parts, shuffled
 
 
 def main():
@@ -28,7 +27,7 @@ def main():
     windows = rows.map(train_features(tokenizer, args), batched=True, remove_columns=rows.column_names)
     columns = {name: windows[name] for name in windows.column_names}
     inputs = {name: columns[name] for name in tokenizer.model_input_names}
-    order = np.random.default_rng(args.seed).permutation(len(windows)).tolist()
+    order = shuffled(len(windows), args.seed)(0).tolist()
 
     def backward(rows):
         for part in parts([len(columns["input_ids"][row]) for row in rows], PART):

@@ -6,7 +6,6 @@ Example:
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from datasets import load_dataset
 from torch.nn.functional import cross_entropy
@@ -15,7 +14,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from benchmarks.plain.bare import PART, loop, padded
 from benchmarks.plain.common import find
 from benchmarks.plain.tagging import aligned, parse_args
-from hfft.batches import parts
+from hfft.batches import parts, shuffled
 
 
 def main():
@@ -33,7 +32,7 @@ def main():
     )
     inputs = {name: encoded[name] for name in tokenizer.model_input_names}
     labels = {"labels": [[label + 1 for label in row] for row in encoded["labels"]]}  # 0 is padding
-    order = np.random.default_rng(args.seed).permutation(len(rows)).tolist()
+    order = shuffled(len(rows), args.seed)(0).tolist()
 
     def backward(rows):
         count = sum(label > 0 for row in rows for label in labels["labels"][row])
