@@ -110,6 +110,7 @@ def load_optimizer(trainer, folder: Path) -> None:
     else:
         try:
             optimizer.load_state_dict(read(folder / OPTIMIZER))
+            _lay_out(optimizer)
         except ValueError as error:
             raise CheckpointError(f"{folder}: its optimizer does not fit this model: {first_line(error)}") from error
     schedule.load_state_dict(known)
@@ -117,6 +118,14 @@ def load_optimizer(trainer, folder: Path) -> None:
         for group, now, share in zip(optimizer.param_groups, groups, schedule.lr_lambdas, strict=True):
             group.update(now, lr=now["initial_lr"] * share(schedule.last_epoch))
         schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+
+def _lay_out(optimizer) -> None:
+    """The optimizer's memory in the layout of its weights (channels_last), as it was: in another one it rounds else."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def random_file(trainer, folder: str | Path) -> Path:

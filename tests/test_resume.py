@@ -13,8 +13,8 @@ LORA = [{"peft": {"peft_type": "LORA", "lora_dropout": 0.1}}]
 
 
 @pytest.mark.parametrize(
-    ("name", "tuning"), [("bert", []), ("bert", LORA), ("vit", []), ("vit", LORA), ("timm", [])],
-    ids=["bert-full", "bert-lora", "vit-full", "vit-lora", "timm-full"],
+    ("name", "tuning"), [("bert", []), ("bert", LORA), ("vit", []), ("vit", LORA), ("timm", []), ("mobilenet_v2", [])],
+    ids=["bert-full", "bert-lora", "vit-full", "vit-lora", "timm-full", "channels-last"],
 )  # fmt: skip
 def test_a_resumed_run_ends_with_the_same_weights(name, tuning, tmp_path):
     kind = tiny.CONFIGS[name][0]
