@@ -1,7 +1,8 @@
 """python -m benchmarks.text: short (SST-2) and longer texts (AG News), hfft against three others on the same machine.
 
 official: the official script's settings (every row padded to 128, or 256, fp32); plain: the stock Trainer with dynamic
-padding, fp32; bare: a PyTorch loop with hfft's levers, and the same rows in each step. Needs HFFT_SHARED. Steps are timed after the first five.
+padding, fp32; bare: a PyTorch loop with hfft's levers, and the same rows in each step. Needs HFFT_SHARED. Steps are
+timed after the first five.
 """
 
 import argparse

@@ -9,7 +9,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from hfft import lookup, origin
-from hfft.grammar.rules import COMMIT
 from hfft.messages import InputError, announce
 from hfft.reading import columns, fingerprint, holdout, inputs, memory, readers, truths
 from hfft.reading.checks import Checked, check
@@ -33,7 +32,7 @@ def require_pinned(recipe) -> None:
     lines = [
         f"{recipe.where(kind, 'revision')}: {place!r} is not pinned; write the 40 hex digits of its commit"
         for kind, place, revision in loose
-        if not COMMIT.fullmatch(str(revision))
+        if not origin.is_commit(revision)
     ]
     if lines:
         raise InputError(*lines)

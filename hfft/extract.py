@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from hfft import card, contract, faults, launch, levers, lock, models, report, room, seal, together
+from hfft import arguments, card, contract, faults, launch, levers, lock, models, report, room, seal, together
 from hfft.checkpoint import ASIDE
 from hfft.messages import InputError, MachineError, Stopped, announce, first_line, redacted, warn
 from hfft.once import splits_of
@@ -28,7 +28,6 @@ from hfft.predict import Result, load
 from hfft.recipe import DataSection
 
 FOLDER = "features"
-MEET = 600.0  # seconds for all processes to come together
 WAIT = timedelta(days=7)  # for a process that has more to do; one that is gone is noticed at once
 QUIET = 30.0  # seconds without a word
 
@@ -49,9 +48,9 @@ def extract(recipe, task, rows: Any, guard, *, resume: bool = False, overwrite: 
     Raises Stopped after a signal, MachineError where files lie on several machines' own disks.
     """
     refuse(recipe)
-    cpu = not torch.accelerator.is_available()
-    with launch.meeting(MEET, cpu):
-        state = PartialState(cpu=cpu, timeout=timedelta(seconds=MEET))
+    cpu, limit = not torch.accelerator.is_available(), arguments.DEFAULTS["ddp_timeout"]
+    with launch.meeting(limit, cpu):
+        state = PartialState(cpu=cpu, timeout=timedelta(seconds=limit))
     if state.num_processes > 1:
         torch.distributed.set_timeout(WAIT)
     folder = Path(task.output)

@@ -34,7 +34,7 @@ def beating(timeout: float, step: Callable[[], int]) -> Iterator[None]:
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
         yield
         return
-    distributed.set_timeout(timedelta(seconds=timeout))  # transformers says it to GPUs only; gloo's own is 30 minutes
+    distributed.set_timeout(timedelta(seconds=timeout))  # also of a group that an earlier run here has made
     beats, ended = Beats(timeout, step), threading.Event()
     threads = [threading.Thread(target=work, args=(ended,), daemon=True) for work in (beats.go_on, beats.watch)]
     for thread in threads:

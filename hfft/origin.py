@@ -5,12 +5,12 @@ network, and for everything that a foreign folder may not hold.
 """
 
 import os
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hfft import remote, safety
+from hfft.grammar.rules import COMMIT
 from hfft.lookup import hint
 from hfft.messages import HubError, InputError, first_line
 
@@ -68,7 +68,7 @@ def is_of_hub(model) -> bool:
 
 def is_commit(revision: str | None) -> bool:
     """Whether a revision is a commit, which cannot move."""
-    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+    return revision is not None and COMMIT.fullmatch(revision) is not None
 
 
 def _folder(key: str, name: str) -> Path:

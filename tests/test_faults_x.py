@@ -610,8 +610,8 @@ def test_x35_names_in_a_card_are_plain_text(place):
 
 
 def test_x36_what_the_recipes_author_names_may_be_anywhere_and_nothing_else_is_written(place):
-    (place.folder / "work").mkdir()
-    recipe = place.recipe(train={"output_dir": f"{place.folder}/work/../run", "max_steps": 1, "use_cpu": True})
+    (place.folder / "beside").mkdir()
+    recipe = place.recipe(train={"output_dir": f"{place.folder}/beside/../run", "max_steps": 1, "use_cpu": True})
     assert place.hfft("train", recipe)[0] == 0 and (place.folder / "run" / "config.json").is_file()
 
 
